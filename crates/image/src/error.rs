@@ -1,0 +1,260 @@
+//! The one error type of the crate: facts, not sentences.
+//!
+//! An [`ImageError`] says what went wrong ([`ErrorKind`]), for which image and layer, and links the cause. Its
+//! [`code`](ImageError::code) never changes between versions; its text may. Nothing secret is ever put into a variant:
+//! whoever builds an error from a request leaves headers, tokens and query strings out.
+
+use std::{error::Error as StdError, fmt, io, path::Path};
+
+use crate::model::Digest;
+
+/// Result of everything that can fail here.
+pub type Result<T, E = ImageError> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What went wrong, with the image and the layer it happened to.
+pub struct ImageError(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    reference: Option<String>,
+    layer: Option<Digest>,
+    source: Option<Source>,
+}
+
+/// The kinds of failure; each has one stable [`code`](ErrorKind::code).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named by the message beside them")]
+pub enum ErrorKind {
+    #[error("invalid image reference {text:?}: {reason}")]
+    InvalidReference { text: String, reason: String },
+    #[error("invalid digest {text:?}: {reason}")]
+    InvalidDigest { text: String, reason: String },
+    #[error("invalid option {option}: {reason}")]
+    InvalidOption { option: String, reason: String },
+    /// The registry does not have it: `what` names the manifest or blob.
+    #[error("{what} not found at {registry}")]
+    NotFound { what: String, registry: String },
+    /// The registry wants other credentials; `reason` ends with what to do next.
+    #[error("{registry} refused access: {reason}")]
+    Unauthorized { registry: String, reason: String },
+    /// The registry answered with a status that is no success; `message` is its own text or ours.
+    #[error("{registry} answered {status}: {message}")]
+    Registry { registry: String, status: u16, message: String },
+    /// The network below HTTP failed: DNS, connect, TLS, reset, a body that ended too soon.
+    #[error("network error with {host}: {reason}")]
+    Network { host: String, reason: String },
+    #[error("timed out after {after_ms} ms: {what}")]
+    Timeout { what: String, after_ms: u64 },
+    #[error("no image for platform {wanted}; available: {}", list(.available))]
+    PlatformNotFound { wanted: String, available: Vec<String> },
+    #[error("bad manifest: {reason}")]
+    Manifest { reason: String },
+    #[error("bad image config: {reason}")]
+    Config { reason: String },
+    #[error("unsupported media type {media_type:?} of {what}")]
+    UnsupportedMediaType { media_type: String, what: String },
+    #[error("digest mismatch of {what}: expected {expected}, got {actual}")]
+    DigestMismatch { what: String, expected: String, actual: String },
+    /// The layer's bytes can't be extracted; `entry` is the path in the archive where known.
+    #[error("cannot extract{}: {reason}", entry_text(.entry))]
+    Extraction { entry: Option<String>, reason: String },
+    /// A limit was reached; `option` is the name of the option that raises it.
+    #[error("limit reached: {limit} is more than {value}{} (option {option})", entry_text(.entry))]
+    Limit { limit: &'static str, value: u64, option: &'static str, entry: Option<String> },
+    #[error("bad layer index {path}: {reason}")]
+    Index { path: String, reason: String },
+    /// The cache directory can't serve: wrong owner, planted link, unwritable, no locks, no attributes.
+    #[error("cache problem at {path}: {reason}")]
+    Cache { path: String, reason: String },
+    #[error("image is not in the cache and the policy is \"never\"")]
+    NotCached,
+    #[error("waited {after_ms} ms for the lock {path}{}", holder_text(.holder))]
+    LockTimeout { path: String, after_ms: u64, holder: Option<u32> },
+    #[error("no space left at {path}{}", need_text(.need))]
+    NoSpace { path: String, need: Option<u64> },
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: String },
+    #[error("aborted")]
+    Aborted,
+    #[error("internal error: {message}")]
+    Internal { message: String },
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn entry_text(entry: &Option<String>) -> String {
+    entry.as_ref().map_or_else(String::new, |entry| format!(" {entry:?}"))
+}
+
+fn holder_text(holder: &Option<u32>) -> String {
+    holder.map_or_else(String::new, |pid| format!(", held by process {pid}"))
+}
+
+fn need_text(need: &Option<u64>) -> String {
+    need.map_or_else(String::new, |bytes| format!(": {bytes} bytes are needed"))
+}
+
+impl ErrorKind {
+    /// The stable code, as programs test it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidReference { .. } => "ERR_INVALID_REFERENCE",
+            Self::InvalidDigest { .. } => "ERR_INVALID_DIGEST",
+            Self::InvalidOption { .. } => "ERR_INVALID_OPTION",
+            Self::NotFound { .. } => "ERR_NOT_FOUND",
+            Self::Unauthorized { .. } => "ERR_UNAUTHORIZED",
+            Self::Registry { .. } => "ERR_REGISTRY",
+            Self::Network { .. } => "ERR_NETWORK",
+            Self::Timeout { .. } => "ERR_TIMEOUT",
+            Self::PlatformNotFound { .. } => "ERR_PLATFORM_NOT_FOUND",
+            Self::Manifest { .. } => "ERR_MANIFEST",
+            Self::Config { .. } => "ERR_CONFIG",
+            Self::UnsupportedMediaType { .. } => "ERR_UNSUPPORTED_MEDIA_TYPE",
+            Self::DigestMismatch { .. } => "ERR_DIGEST_MISMATCH",
+            Self::Extraction { .. } => "ERR_EXTRACTION",
+            Self::Limit { .. } => "ERR_LIMIT",
+            Self::Index { .. } => "ERR_INDEX",
+            Self::Cache { .. } => "ERR_CACHE",
+            Self::NotCached => "ERR_NOT_CACHED",
+            Self::LockTimeout { .. } => "ERR_LOCK_TIMEOUT",
+            Self::NoSpace { .. } => "ERR_NO_SPACE",
+            Self::Io { .. } => "ERR_IO",
+            Self::Aborted => "ERR_ABORTED",
+            Self::Internal { .. } => "ERR_INTERNAL",
+        }
+    }
+
+    /// Makes the error and links what caused it.
+    pub fn caused_by(self, source: impl Into<Source>) -> ImageError {
+        let mut error = ImageError::from(self);
+        error.0.source = Some(source.into());
+        error
+    }
+}
+
+impl From<ErrorKind> for ImageError {
+    fn from(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, reference: None, layer: None, source: None }))
+    }
+}
+
+impl ImageError {
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The stable code, such as `ERR_NOT_FOUND`.
+    pub fn code(&self) -> &'static str {
+        self.0.kind.code()
+    }
+
+    /// The image it happened to, in canonical text.
+    pub fn reference(&self) -> Option<&str> {
+        self.0.reference.as_deref()
+    }
+
+    /// The compressed digest of the layer it happened to.
+    pub fn layer(&self) -> Option<&Digest> {
+        self.0.layer.as_ref()
+    }
+
+    /// Names the image, unless one is named already.
+    #[must_use]
+    pub fn for_reference(mut self, reference: &str) -> Self {
+        self.0.reference.get_or_insert_with(|| reference.to_owned());
+        self
+    }
+
+    /// Names the layer, unless one is named already.
+    #[must_use]
+    pub fn for_layer(mut self, layer: &Digest) -> Self {
+        self.0.layer.get_or_insert_with(|| layer.clone());
+        self
+    }
+
+    /// An I/O failure with the path it happened at. A full disk or quota becomes [`ErrorKind::NoSpace`].
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        let path = path.as_ref().display().to_string();
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace { path, need: None },
+            _ => ErrorKind::Io { action, path },
+        };
+        kind.caused_by(source)
+    }
+
+    /// The pull was stopped by its caller.
+    pub fn aborted() -> Self {
+        ErrorKind::Aborted.into()
+    }
+
+    /// A fault of ours, such as a panic caught at a thread's edge.
+    pub fn internal(message: impl Into<String>) -> Self {
+        ErrorKind::Internal { message: message.into() }.into()
+    }
+
+    /// True when the caller's abort is the reason.
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Aborted)
+    }
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reference) = &self.0.reference {
+            write!(f, "{reference}: ")?;
+        }
+        if let Some(layer) = &self.0.layer {
+            write!(f, "layer {layer}: ")?;
+        }
+        write!(f, "{}", self.0.kind)
+    }
+}
+
+impl fmt::Debug for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageError")
+            .field("kind", &self.0.kind)
+            .field("reference", &self.0.reference)
+            .field("layer", &self.0.layer)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for ImageError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_io_errors() {
+        let full = ImageError::io("write", "/x", io::Error::from(io::ErrorKind::StorageFull));
+        let other = ImageError::io("write", "/x", io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!((full.code(), other.code()), ("ERR_NO_SPACE", "ERR_IO"));
+    }
+
+    #[test]
+    fn the_message_names_image_and_layer_and_the_cause_is_linked_not_printed() {
+        let digest = Digest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap();
+        let error = ErrorKind::Extraction { entry: Some("etc/x".into()), reason: "truncated".into() }
+            .caused_by(io::Error::other("deep"))
+            .for_layer(&digest)
+            .for_reference("docker.io/library/a:b");
+        let text = error.to_string();
+        assert!(text.starts_with("docker.io/library/a:b: layer sha256:aaaa"), "{text}");
+        assert!(text.ends_with("cannot extract \"etc/x\": truncated"), "{text}");
+        assert_eq!(error.source().unwrap().to_string(), "deep");
+    }
+}

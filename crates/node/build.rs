@@ -1,0 +1,4 @@
+//! Tells the linker how an addon is loaded.
+fn main() {
+    napi_build::setup();
+}
