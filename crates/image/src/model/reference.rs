@@ -24,6 +24,9 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |reason: String| ErrorKind::InvalidReference { text: text.chars().take(300).collect(), reason };
         let inner = oci_client::Reference::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if inner.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(invalid("a repository's name is lower case".to_owned()).into());
+        }
         let digest = match inner.digest() {
             None => None,
             Some(digest) => Some(Digest::parse(digest).map_err(|error| invalid(error.kind().to_string()))?),
