@@ -106,6 +106,10 @@ fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::E
 impl ParsedConfig {
     /// Parses a config blob. Fails with `ERR_CONFIG`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        // serde would also fill a struct from a JSON array.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(ErrorKind::Config { reason: "it is not a JSON object".to_owned() }.into());
+        }
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
             ErrorKind::Config { reason: "it is not the JSON of an image".to_owned() }.caused_by(error)
         })?;
