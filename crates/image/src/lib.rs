@@ -4,6 +4,8 @@
 //! cache hit.
 
 pub mod error;
+mod fs;
+pub mod layer;
 pub mod model;
 pub mod progress;
 pub mod registry;

@@ -1,0 +1,167 @@
+//! Locks between processes: BSD `flock` on a file of its own (SPEC §2), by `fs2`.
+//!
+//! The original unlinks a lock's file after unlocking it, so whoever waited may hold a lock on a file that nobody else
+//! will open. After locking we look whether the path still names our file, and start again if not. We never unlink.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use fs2::FileExt;
+
+use crate::error::{ErrorKind, ImageError, Result};
+
+/// How often a waiting lock is tried. flock can't be waited for with a time-out or an abort.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// What to do while another holds the lock.
+pub(crate) struct LockRequest<'a> {
+    /// Give up after this long.
+    pub(crate) timeout: Option<Duration>,
+    /// Asked again and again; an error ends the wait.
+    pub(crate) check: &'a dyn Fn() -> Result<()>,
+    /// Called once, when the lock is not free at once, with the holder's process id where it is known.
+    pub(crate) waiting: &'a dyn Fn(Option<u32>),
+}
+
+impl Lock {
+    /// Takes the lock, waiting as the request says. Blocks; call it off the async threads.
+    pub(crate) fn acquire(path: &Path, request: &LockRequest<'_>) -> Result<Self> {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut told = false;
+        loop {
+            (request.check)()?;
+            if let Some(lock) = Self::try_acquire(path)? {
+                return Ok(lock);
+            }
+            if !std::mem::replace(&mut told, true) {
+                (request.waiting)(holder(path));
+            }
+            if let Some(timeout) = request.timeout.filter(|timeout| started.elapsed() >= *timeout) {
+                return Err(ErrorKind::LockTimeout {
+                    path: path.display().to_string(),
+                    after_ms: timeout.as_millis() as u64,
+                    holder: holder(path),
+                }
+                .into());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Takes the lock if it is free.
+    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(path)
+                .map_err(|error| ImageError::io("open the lock", path, error))?;
+            match file.try_lock_exclusive() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(no_locks(path, error)),
+            }
+            if names_this_file(path, &file)? {
+                return Ok(Some(Self { _file: file }));
+            }
+        }
+    }
+}
+
+fn names_this_file(path: &Path, file: &File) -> Result<bool> {
+    let held = file.metadata().map_err(|error| ImageError::io("stat the lock", path, error))?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ImageError::io("stat the lock", path, error)),
+    }
+}
+
+fn no_locks(path: &Path, error: io::Error) -> ImageError {
+    let directory = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let reason = "its file system has no locks (flock); put the cache on a local one".to_owned();
+    ErrorKind::Cache { path: directory.display().to_string(), reason }.caused_by(error)
+}
+
+/// The process that holds the lock, from `/proc/locks`: lines of `1: FLOCK ADVISORY WRITE pid major:minor:inode …`.
+fn holder(path: &Path) -> Option<u32> {
+    let inode = std::fs::metadata(path).ok()?.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let ours = words.get(1) == Some(&"FLOCK") && words.get(5)?.rsplit(':').next() == Some(&inode);
+        ours.then(|| words[4].parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn request<'a>(timeout: Option<u64>, waiting: &'a dyn Fn(Option<u32>)) -> LockRequest<'a> {
+        LockRequest { timeout: timeout.map(Duration::from_millis), check: &|| Ok(()), waiting }
+    }
+
+    #[test]
+    fn a_held_lock_times_out_and_names_its_holder() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let held = Lock::acquire(&path, &request(None, &|_| {})).unwrap();
+        let told = AtomicBool::new(false);
+        let error = Lock::acquire(&path, &request(Some(30), &|_| told.store(true, Ordering::SeqCst))).unwrap_err();
+        assert_eq!(error.code(), "ERR_LOCK_TIMEOUT");
+        assert!(told.load(Ordering::SeqCst));
+        drop(held);
+        Lock::acquire(&path, &request(Some(30), &|_| {})).unwrap();
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_unlinked_is_taken_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let held = Lock::try_acquire(&path).unwrap().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // The path names another file now: the next one must get a lock that excludes the one after it.
+        let second = Lock::try_acquire(&path).unwrap().unwrap();
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        drop((held, second));
+    }
+
+    #[test]
+    fn waiting_ends_when_the_check_fails() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let _held = Lock::try_acquire(&path).unwrap().unwrap();
+        let request = LockRequest { timeout: None, check: &|| Err(ImageError::aborted()), waiting: &|_| {} };
+        assert!(Lock::acquire(&path, &request).unwrap_err().is_aborted());
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, victim) = (temp.path().join("x.lock"), temp.path().join("victim"));
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(Lock::try_acquire(&path).is_err());
+        assert!(!victim.exists());
+    }
+}

@@ -1,0 +1,9 @@
+//! What every module needs of a file system: locks, publication by rename, removal of trees.
+
+mod lock;
+mod publish;
+mod remove;
+
+pub(crate) use lock::{Lock, LockRequest};
+pub(crate) use publish::{publish_file, read_if_there, remove_file_if_there};
+pub(crate) use remove::{remove_tree, remove_tree_at};

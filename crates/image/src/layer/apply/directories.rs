@@ -1,0 +1,109 @@
+//! A bounded table of open directories: an entry of the tree → a handle to work relative to.
+
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat},
+    io::Errno,
+};
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    layer::{
+        limits::entry_text,
+        plan::{EntryId, ROOT, Tree},
+    },
+};
+
+/// Handles kept open for one layer. Processes may commonly open 1,024 files.
+const MOST_OPEN: usize = 192;
+
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Open directories of one tree; the least recently used is closed when there are too many.
+pub(crate) struct Directories {
+    root: Arc<OwnedFd>,
+    open: HashMap<EntryId, (Arc<OwnedFd>, u64)>,
+    clock: u64,
+}
+
+impl Directories {
+    pub(crate) fn new(root: Arc<OwnedFd>) -> Self {
+        Self { root, open: HashMap::new(), clock: 0 }
+    }
+
+    /// A handle to a directory of the tree, opened from its parent's.
+    pub(crate) fn handle(&mut self, tree: &Tree, directory: EntryId) -> Result<Arc<OwnedFd>> {
+        let mut to_open = Vec::new();
+        let mut at = directory;
+        let mut handle = loop {
+            if at == ROOT {
+                break Arc::clone(&self.root);
+            }
+            self.clock += 1;
+            if let Some((handle, used)) = self.open.get_mut(&at) {
+                *used = self.clock;
+                break Arc::clone(handle);
+            }
+            to_open.push(at);
+            at = tree.parent(at);
+        };
+        while let Some(id) = to_open.pop() {
+            let opened = openat(&*handle, tree.name(id), OPEN, Mode::empty());
+            handle = Arc::new(opened.map_err(|errno| failed("open the directory", tree, id, errno))?);
+            self.keep(id, Arc::clone(&handle));
+        }
+        Ok(handle)
+    }
+
+    /// Makes a directory that is not there, for its owner alone.
+    pub(crate) fn make(&mut self, tree: &Tree, directory: EntryId) -> Result<()> {
+        let parent = self.handle(tree, tree.parent(directory))?;
+        mkdirat(&*parent, tree.name(directory), Mode::RWXU).map_err(|errno| creation_failed(tree, directory, errno))
+    }
+
+    /// Removes a name; for a directory all that is below it. Its handles are forgotten.
+    pub(crate) fn remove(&mut self, tree: &Tree, parent: EntryId, name: &[u8], directory: bool) -> Result<()> {
+        let handle = self.handle(tree, parent)?;
+        let removed = if directory {
+            self.open.clear();
+            crate::fs::remove_tree_at(&handle, name)
+        } else {
+            unlinkat(&*handle, name, AtFlags::empty())
+        };
+        removed.map_err(|errno| {
+            let path = [tree.path(parent).as_slice(), name].join(&b'/');
+            ImageError::io("remove", entry_text(&path), errno)
+        })
+    }
+
+    fn keep(&mut self, id: EntryId, handle: Arc<OwnedFd>) {
+        if self.open.len() >= MOST_OPEN
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+        {
+            self.open.remove(&oldest);
+        }
+        self.clock += 1;
+        self.open.insert(id, (handle, self.clock));
+    }
+}
+
+pub(super) fn failed(action: &'static str, tree: &Tree, id: EntryId, errno: Errno) -> ImageError {
+    ImageError::io(action, entry_text(&tree.path(id)), errno)
+}
+
+/// Why an entry that the tree knows as new could not be made. If it exists, the host takes two names for one.
+pub(super) fn creation_failed(tree: &Tree, id: EntryId, errno: Errno) -> ImageError {
+    let path = tree.path(id);
+    let folded = String::from_utf8_lossy(tree.name(id)).to_lowercase();
+    if errno == Errno::EXIST {
+        let twin = tree
+            .children(tree.parent(id))
+            .filter(|&other| other != id)
+            .find(|&other| String::from_utf8_lossy(tree.name(other)).to_lowercase() == folded);
+        let twin = twin.map_or_else(|| "another name".to_owned(), |twin| format!("{:?}", entry_text(&tree.path(twin))));
+        let reason = format!("the cache's file system takes it and {twin} for one name; use one that tells case apart");
+        return ErrorKind::Extraction { entry: Some(entry_text(&path)), reason }.caused_by(std::io::Error::from(errno));
+    }
+    ImageError::io("create", entry_text(&path), errno)
+}

@@ -1,0 +1,83 @@
+//! The end of a tree: directories get their attributes and times, and the inode numbers the host gave are read from
+//! the directories' own listings, which also proves that the disk holds just what the tree says.
+
+use std::{collections::HashMap, mem::MaybeUninit, os::fd::OwnedFd};
+
+use rustix::fs::{RawDir, XattrFlags, fsetxattr, futimens};
+
+use crate::{
+    error::{ErrorKind, Result},
+    layer::{
+        apply::{
+            directories::{Directories, failed},
+            writers::times,
+            xattr,
+        },
+        halt::Halt,
+        limits::entry_text,
+        plan::{EntryId, ROOT, Tree},
+        report::Report,
+        stat::OVERRIDE_STAT,
+    },
+};
+
+/// Extended attributes that the archive gave to directories.
+pub(crate) type DirectoryXattrs = HashMap<EntryId, Vec<(Vec<u8>, Vec<u8>)>>;
+
+/// Finishes all directories. Files must be written by now.
+pub(crate) fn finish_directories(
+    tree: &mut Tree,
+    directories: &mut Directories,
+    xattrs: &DirectoryXattrs,
+    report: &mut Report,
+    halt: &Halt,
+) -> Result<()> {
+    let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
+    let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
+    for id in all {
+        halt.check()?;
+        let handle = directories.handle(tree, id)?;
+        read_inodes(tree, id, &handle, &mut buffer)?;
+        let inode = tree.inode(id);
+        let (stat, mtime, implicit) = (inode.stat, inode.mtime, inode.implicit);
+        // The original leaves a root that no entry describes without an attribute.
+        if id != ROOT || !implicit {
+            fsetxattr(&*handle, OVERRIDE_STAT, &stat.to_bytes(), XattrFlags::empty())
+                .map_err(|errno| failed("set the attribute of", tree, id, errno))?;
+        }
+        for (name, value) in xattrs.get(&id).into_iter().flatten() {
+            xattr::keep(&handle, tree.name(id), name, value, report)?;
+        }
+        if !implicit {
+            futimens(&*handle, &times(mtime)).map_err(|errno| failed("set the time of", tree, id, errno))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_inodes(tree: &mut Tree, id: EntryId, handle: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<()> {
+    let mut listing = RawDir::new(handle, buffer);
+    let mut found = 0;
+    while let Some(entry) = listing.next() {
+        let entry = entry.map_err(|errno| failed("list", tree, id, errno))?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let Some(child) = tree.lookup(id, name) else {
+            return Err(disagrees(tree, id, format!("{:?} is there and was not made", entry_text(name))));
+        };
+        tree.inode_mut(child).host = entry.ino();
+        found += 1;
+    }
+    let made = tree.children(id).count();
+    if found != made {
+        return Err(disagrees(tree, id, format!("{made} names were made and {found} are there")));
+    }
+    Ok(())
+}
+
+fn disagrees(tree: &Tree, id: EntryId, what: String) -> crate::error::ImageError {
+    let reason = format!("the directory on disk is not the one that was made: {what}");
+    ErrorKind::Extraction { entry: Some(entry_text(&tree.path(id))), reason }.into()
+}

@@ -1,0 +1,11 @@
+//! Steps → disk. Everything is done relative to directory handles that were opened one component at a time without
+//! following links, so nothing in an image or put into the cache by others can lead outside the tree.
+
+mod directories;
+mod finish;
+mod writers;
+mod xattr;
+
+pub(crate) use directories::Directories;
+pub(crate) use finish::finish_directories;
+pub(crate) use writers::{FileMeta, Writers};

@@ -1,0 +1,309 @@
+//! Threads that make files: open, write, attribute, times, close. Files of one directory go to one thread, in order.
+
+use std::{
+    ffi::CStr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::{Scope, ScopedJoinHandle},
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, linkat, openat},
+    io::{Errno, pwrite},
+};
+
+use crate::{
+    error::{ImageError, Result},
+    layer::{
+        apply::xattr,
+        block::Slice,
+        halt::Halt,
+        limits::entry_text,
+        report::Report,
+        stat::{OVERRIDE_STAT, OverrideStat},
+        tar::Timestamp,
+    },
+};
+
+/// Jobs handed over at once: waking a thread costs more than a small file.
+const BATCH_JOBS: usize = 64;
+/// Bytes after which a batch is handed over.
+const BATCH_BYTES: usize = 256 << 10;
+/// Batches that may wait for a thread.
+const QUEUE: usize = 8;
+const POLL: Duration = Duration::from_millis(20);
+
+/// Everything about a file but its content.
+pub(crate) struct FileMeta {
+    pub(crate) directory: Arc<OwnedFd>,
+    /// The name, NUL-terminated.
+    pub(crate) name: Box<CStr>,
+    pub(crate) stat: OverrideStat,
+    pub(crate) mtime: Timestamp,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Length with holes; bytes that will be handed over.
+    pub(crate) size: u64,
+    pub(crate) stored: u64,
+}
+
+enum Job {
+    File(Box<FileMeta>),
+    Content { offset: u64, bytes: Slice },
+    Stub { meta: Box<FileMeta>, content: Box<[u8]> },
+    Link { from: (Arc<OwnedFd>, Box<CStr>), to: (Arc<OwnedFd>, Box<CStr>) },
+    Fence(Sender<()>),
+}
+
+/// The sending side: one queue for each thread.
+pub(crate) struct Writers {
+    queues: Vec<Queue>,
+    halt: Halt,
+}
+
+struct Queue {
+    sender: Sender<Vec<Job>>,
+    batch: Vec<Job>,
+    bytes: usize,
+    /// True when something was handed over since the last fence.
+    busy: bool,
+    /// How many bytes and files went this way: new directories go where least did.
+    load: u64,
+}
+
+/// The threads, to wait for.
+pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, Report>>);
+
+impl Writers {
+    /// Starts `count` threads in `scope`.
+    pub(crate) fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        count: usize,
+        halt: &Halt,
+    ) -> (Self, Threads<'scope>) {
+        let mut queues = Vec::new();
+        let mut threads = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = bounded(QUEUE);
+            queues.push(Queue { sender, batch: Vec::new(), bytes: 0, busy: false, load: 0 });
+            let halt = halt.clone();
+            threads.push(scope.spawn(move || run(&receiver, &halt)));
+        }
+        (Self { queues, halt: halt.clone() }, Threads(threads))
+    }
+
+    /// The thread that has had least to do: for the files of a new directory.
+    pub(crate) fn least_loaded(&self) -> usize {
+        let loads = self.queues.iter().enumerate();
+        loads.min_by_key(|(_, queue)| queue.load).map_or(0, |(at, _)| at)
+    }
+
+    /// Makes a file; its content follows by [`content`](Self::content) on the same thread.
+    pub(crate) fn file(&mut self, thread: usize, meta: FileMeta) -> Result<()> {
+        self.push(thread, Job::File(Box::new(meta)), 0)
+    }
+
+    /// Writes into the last file of this thread.
+    pub(crate) fn content(&mut self, thread: usize, offset: u64, bytes: Slice) -> Result<()> {
+        let length = bytes.len();
+        self.push(thread, Job::Content { offset, bytes }, length)
+    }
+
+    /// Makes a file with content at hand: a link's target, or nothing.
+    pub(crate) fn stub(&mut self, thread: usize, meta: FileMeta, content: Box<[u8]>) -> Result<()> {
+        self.push(thread, Job::Stub { meta: Box::new(meta), content }, 0)
+    }
+
+    /// Gives a file another name.
+    pub(crate) fn link(
+        &mut self,
+        thread: usize,
+        from: (Arc<OwnedFd>, Box<CStr>),
+        to: (Arc<OwnedFd>, Box<CStr>),
+    ) -> Result<()> {
+        self.push(thread, Job::Link { from, to }, 0)
+    }
+
+    /// Waits until all that was handed over is done.
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        let mut fences = Vec::new();
+        for thread in 0..self.queues.len() {
+            if self.queues[thread].busy || !self.queues[thread].batch.is_empty() {
+                let (done, fence) = bounded(1);
+                self.queues[thread].batch.push(Job::Fence(done));
+                self.flush(thread)?;
+                self.queues[thread].busy = false;
+                fences.push(fence);
+            }
+        }
+        for fence in fences {
+            while let Err(RecvTimeoutError::Timeout) = fence.recv_timeout(POLL) {
+                self.halt.check()?;
+            }
+        }
+        self.halt.check()
+    }
+
+    /// Hands over what has been collected.
+    pub(crate) fn flush_all(&mut self) -> Result<()> {
+        (0..self.queues.len()).try_for_each(|thread| self.flush(thread))
+    }
+
+    fn push(&mut self, thread: usize, job: Job, bytes: usize) -> Result<()> {
+        let queue = &mut self.queues[thread];
+        queue.batch.push(job);
+        queue.bytes += bytes;
+        // A file costs about as much as writing 16 KiB.
+        queue.load += bytes as u64 + (16 << 10);
+        if queue.batch.len() >= BATCH_JOBS || queue.bytes >= BATCH_BYTES { self.flush(thread) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, thread: usize) -> Result<()> {
+        let queue = &mut self.queues[thread];
+        if queue.batch.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
+        (queue.bytes, queue.busy) = (0, true);
+        loop {
+            match queue.sender.send_timeout(batch, POLL) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(back)) => {
+                    self.halt.check()?;
+                    batch = back;
+                }
+                Err(SendTimeoutError::Disconnected(_)) => return Err(ImageError::aborted()),
+            }
+        }
+    }
+}
+
+impl Threads<'_> {
+    /// Waits for the threads (drop the [`Writers`] first) and returns what they could not keep.
+    pub(crate) fn join(self) -> Report {
+        let mut report = Report::default();
+        for thread in self.0 {
+            match thread.join() {
+                Ok(theirs) => report.merge(theirs),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        report
+    }
+}
+
+fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> Report {
+    let mut writer = Writer { current: None, report: Report::default() };
+    for batch in receiver {
+        for job in batch {
+            if halt.is_thrown() {
+                return writer.report;
+            }
+            if let Err(error) = writer.work(job) {
+                halt.fail(error);
+                return writer.report;
+            }
+        }
+    }
+    writer.report
+}
+
+struct Writer {
+    current: Option<Open>,
+    report: Report,
+}
+
+struct Open {
+    file: OwnedFd,
+    meta: Box<FileMeta>,
+    left: u64,
+    end: u64,
+}
+
+impl Writer {
+    fn work(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::File(meta) => {
+                let file = create(&meta)?;
+                let left = meta.stored;
+                let open = Open { file, meta, left, end: 0 };
+                if left == 0 {
+                    return self.close(&open);
+                }
+                self.current = Some(open);
+                Ok(())
+            }
+            Job::Content { offset, bytes } => {
+                let Some(open) = &mut self.current else {
+                    return Err(ImageError::internal("content came without a file"));
+                };
+                write_at(&open.file, &bytes, offset).map_err(|errno| at(&open.meta, "write", errno))?;
+                open.left = open.left.saturating_sub(bytes.len() as u64);
+                open.end = offset + bytes.len() as u64;
+                match self.current.take_if(|open| open.left == 0) {
+                    Some(open) => self.close(&open),
+                    None => Ok(()),
+                }
+            }
+            Job::Stub { meta, content } => {
+                let file = create(&meta)?;
+                if !content.is_empty() {
+                    write_at(&file, &content, 0).map_err(|errno| at(&meta, "write", errno))?;
+                }
+                let end = content.len() as u64;
+                self.close(&Open { file, left: 0, end, meta })
+            }
+            Job::Link { from, to } => linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
+                .map_err(|errno| ImageError::io("hard-link", entry_text(to.1.to_bytes()), errno)),
+            Job::Fence(done) => {
+                let _ = done.send(());
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&mut self, open: &Open) -> Result<()> {
+        let Open { file, meta, end, .. } = open;
+        if meta.size > *end {
+            ftruncate(file, meta.size).map_err(|errno| at(meta, "set the length of", errno))?;
+        }
+        fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
+            .map_err(|errno| at(meta, "set the attribute of", errno))?;
+        for (name, value) in &meta.xattrs {
+            xattr::keep(file, meta.name.to_bytes(), name, value, &mut self.report)?;
+        }
+        futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
+    }
+}
+
+fn create(meta: &FileMeta) -> Result<OwnedFd> {
+    const CREATE: OFlags =
+        OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    openat(&*meta.directory, &*meta.name, CREATE, Mode::RUSR | Mode::WUSR).map_err(|errno| at(meta, "create", errno))
+}
+
+fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Modification time as given, access time alike: nobody has read it yet.
+pub(super) fn times(mtime: Timestamp) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
+    ImageError::io(action, entry_text(meta.name.to_bytes()), errno)
+}

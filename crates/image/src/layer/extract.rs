@@ -1,0 +1,296 @@
+//! One layer's stream → its tree: decode, hash, walk, plan and write, each stage as far ahead as its queue allows.
+//!
+//! ```text
+//! source ─▶ decode ─▶ blocks ─┬▶ walk ─▶ plan ─▶ writers (files, by directory)
+//!                             └▶ diff_id
+//! ```
+//! The calling thread decodes, walks and plans, and makes directories itself, so a directory is there before a file
+//! for it is handed to a writer.
+
+use std::{collections::HashMap, ffi::CString, os::fd::OwnedFd, sync::Arc};
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    layer::{
+        apply::{Directories, FileMeta, Writers, finish_directories},
+        block::{Block, Pool, Slice},
+        decode::{Decoder, Source},
+        halt::Halt,
+        limits::{Limits, entry_text},
+        plan::{EntryId, Planner, Step, Tree},
+        report::{Note, Report},
+        tar::{Member, Sink, Walker},
+    },
+    model::{Algorithm, Digest, Hasher},
+};
+
+/// Blocks in the ring: decoder, hasher and writers each have some in hand.
+const BLOCKS: usize = 12;
+
+/// What to extract, and how.
+pub(crate) struct Job<S: Source> {
+    /// Compressed bytes, in order.
+    pub(crate) source: S,
+    /// An empty directory, open.
+    pub(crate) root: Arc<OwnedFd>,
+    /// What the uncompressed bytes must hash to; `None` where nobody promised anything.
+    pub(crate) diff_id: Option<Digest>,
+    pub(crate) limits: Limits,
+    /// Threads that make files.
+    pub(crate) writers: usize,
+    pub(crate) halt: Halt,
+}
+
+/// A tree that was written and verified.
+pub(crate) struct Extracted {
+    pub(crate) tree: Tree,
+    pub(crate) report: Report,
+    /// Directories no entry described, sorted paths.
+    pub(crate) implicit_directories: Vec<Vec<u8>>,
+    /// Length and hash of the uncompressed bytes.
+    pub(crate) uncompressed: u64,
+    pub(crate) diff_id: Digest,
+}
+
+/// Extracts a layer. Blocks; call it off the async threads.
+pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
+    let halt = job.halt.clone();
+    match std::thread::scope(|scope| run(scope, job)) {
+        Ok(extracted) => Ok(extracted),
+        // A stage that was stopped says "aborted"; the first failure is the reason.
+        Err(error) if error.is_aborted() => Err(halt.take_error().unwrap_or(error)),
+        Err(error) => {
+            halt.fail(ImageError::aborted());
+            Err(halt.take_error().filter(|first| !first.is_aborted()).unwrap_or(error))
+        }
+    }
+}
+
+fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {
+    let Job { source, root, diff_id, limits, writers, halt } = job;
+    let (to_hasher, blocks) = bounded(BLOCKS);
+    let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+    let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &blocks));
+    let (writers, threads) = Writers::start(scope, writers, &halt);
+    let mut builder = Builder {
+        planner: Planner::new(limits),
+        limits,
+        directories: Directories::new(root),
+        threads: HashMap::new(),
+        writers,
+        steps: Vec::new(),
+        current: None,
+        layer_bytes: 0,
+        xattrs: HashMap::new(),
+    };
+    let read = read_all(source, &mut builder, to_hasher, &halt).and_then(|uncompressed| {
+        builder.finish_entries()?;
+        Ok(uncompressed)
+    });
+    // On failure the other stages must not wait for this one.
+    if let Err(error) = read {
+        halt.fail(error);
+        return Err(ImageError::aborted());
+    }
+    let uncompressed = read?;
+    let Builder { mut planner, mut directories, writers, xattrs, .. } = builder;
+    drop(writers);
+    planner.report.merge(threads.join());
+    halt.check()?;
+    let actual = hasher.join().map_err(|_| ImageError::internal("the hashing thread panicked"))?;
+    if let Some(diff_id) = diff_id.filter(|diff_id| *diff_id != actual) {
+        return Err(ErrorKind::DigestMismatch {
+            what: "the uncompressed layer (diff_id)".to_owned(),
+            expected: diff_id.to_string(),
+            actual: actual.to_string(),
+        }
+        .into());
+    }
+    finish_directories(&mut planner.tree, &mut directories, &xattrs, &mut planner.report, &halt)?;
+    let implicit_directories = planner.implicit_directories();
+    Ok(Extracted { tree: planner.tree, report: planner.report, implicit_directories, uncompressed, diff_id: actual })
+}
+
+fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> Digest {
+    for block in blocks {
+        hasher.update(&block);
+    }
+    hasher.finish()
+}
+
+/// Decodes to the very end, past the end of the archive, since the diff_id covers all of it.
+fn read_all<S: Source>(source: S, builder: &mut Builder, to_hasher: Sender<Arc<Block>>, halt: &Halt) -> Result<u64> {
+    let pool = Pool::new(BLOCKS);
+    let mut decoder = Decoder::new(source)?;
+    let mut walker = Walker::new();
+    let mut total = 0;
+    loop {
+        let mut block = pool.take(halt)?;
+        let filled = decoder.fill(block.room())?;
+        block.set_length(filled);
+        let full = filled == block.room().len();
+        total += filled as u64;
+        let block = Arc::new(block);
+        send(&to_hasher, &block, halt)?;
+        walker.feed(&block, builder)?;
+        if !full {
+            break;
+        }
+    }
+    walker.finish()?;
+    decoder.drain_source()?;
+    Ok(total)
+}
+
+fn send(to_hasher: &Sender<Arc<Block>>, block: &Arc<Block>, halt: &Halt) -> Result<()> {
+    let mut block = Arc::clone(block);
+    loop {
+        match to_hasher.send_timeout(block, std::time::Duration::from_millis(20)) {
+            Ok(()) => return Ok(()),
+            Err(SendTimeoutError::Timeout(back)) => {
+                halt.check()?;
+                block = back;
+            }
+            Err(SendTimeoutError::Disconnected(_)) => return Err(ImageError::internal("the hashing thread is gone")),
+        }
+    }
+}
+
+/// Plans what the walker finds and hands it to the writers.
+struct Builder {
+    planner: Planner,
+    limits: Limits,
+    directories: Directories,
+    /// Which writer makes the files of a directory.
+    threads: HashMap<EntryId, usize>,
+    writers: Writers,
+    steps: Vec<Step>,
+    /// The writer that takes the content of the file at hand.
+    current: Option<Current>,
+    layer_bytes: u64,
+    xattrs: HashMap<EntryId, Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+struct Current {
+    thread: usize,
+    path: Vec<u8>,
+}
+
+impl Sink for Builder {
+    fn entry(&mut self, member: &Member<'_>) -> Result<()> {
+        self.limits.check_file_bytes(member.size, member.path)?;
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.clear();
+        let file = self.planner.place(member, &mut steps)?;
+        self.current = None;
+        for step in &mut steps {
+            self.apply(step, Some((member, file)))?;
+        }
+        self.steps = steps;
+        Ok(())
+    }
+
+    fn data(&mut self, offset: u64, bytes: Slice) -> Result<()> {
+        let Some(current) = &self.current else { return Ok(()) };
+        self.layer_bytes += bytes.len() as u64;
+        self.limits.check_layer_bytes(self.layer_bytes, &current.path)?;
+        self.writers.content(current.thread, offset, bytes)
+    }
+}
+
+impl Builder {
+    fn apply(&mut self, step: &mut Step, member: Option<(&Member<'_>, Option<EntryId>)>) -> Result<()> {
+        match step {
+            Step::Remove { parent, name, directory } => {
+                self.writers.drain()?;
+                self.directories.remove(&self.planner.tree, *parent, name, *directory)
+            }
+            Step::MakeDirectory(entry) => {
+                self.directories.make(&self.planner.tree, *entry)?;
+                if let Some((member, _)) = member.filter(|(member, _)| !member.xattrs.is_empty())
+                    && !self.planner.tree.inode(*entry).implicit
+                {
+                    self.xattrs.insert(*entry, member.xattrs.to_vec());
+                }
+                Ok(())
+            }
+            Step::MakeFile { entry, content } => {
+                let stored = member.filter(|(_, file)| *file == Some(*entry)).map(|(member, _)| member);
+                self.make_file(*entry, std::mem::take(content), stored, member.map(|(member, _)| member))
+            }
+            Step::Link { entry, target } => self.link(*entry, *target),
+        }
+    }
+
+    fn make_file(
+        &mut self,
+        entry: EntryId,
+        content: Box<[u8]>,
+        stored: Option<&Member<'_>>,
+        member: Option<&Member<'_>>,
+    ) -> Result<()> {
+        let tree = &self.planner.tree;
+        let parent = tree.parent(entry);
+        let directory = self.directories.handle(tree, parent)?;
+        let inode = tree.inode(entry);
+        let meta = FileMeta {
+            directory,
+            name: c_name(tree.name(entry))?,
+            stat: inode.stat,
+            mtime: inode.mtime,
+            xattrs: member.map(|member| member.xattrs.to_vec()).unwrap_or_default(),
+            size: inode.size,
+            stored: stored.map_or(0, |member| member.stored),
+        };
+        let thread = self.thread_of(parent);
+        match stored {
+            Some(member) => {
+                self.current = Some(Current { thread, path: member.path.to_vec() });
+                self.writers.file(thread, meta)
+            }
+            None => self.writers.stub(thread, meta, content),
+        }
+    }
+
+    /// Names are given in the order of the archive: a link whose target another thread may still make waits for it.
+    fn link(&mut self, entry: EntryId, target: EntryId) -> Result<()> {
+        let tree = &self.planner.tree;
+        let (parent, target_parent) = (tree.parent(entry), tree.parent(target));
+        let from = (self.directories.handle(tree, target_parent)?, c_name(tree.name(target))?);
+        let to = (self.directories.handle(tree, parent)?, c_name(tree.name(entry))?);
+        let (thread, target_thread) = (self.thread_of(parent), self.thread_of(target_parent));
+        if thread != target_thread {
+            self.writers.drain()?;
+        }
+        self.writers.link(thread, from, to)
+    }
+
+    fn thread_of(&mut self, directory: EntryId) -> usize {
+        let writers = &self.writers;
+        *self.threads.entry(directory).or_insert_with(|| writers.least_loaded())
+    }
+
+    /// After the last entry.
+    fn finish_entries(&mut self) -> Result<()> {
+        let mut steps = Vec::new();
+        let lower = self.planner.finish_links(&mut steps)?;
+        self.planner.absorb_whiteouts(&mut steps)?;
+        for step in &mut steps {
+            self.apply(step, None)?;
+        }
+        if let Some(link) = lower.first() {
+            self.planner.report.note(Note::LinkToLowerLayer, &link.path);
+            let reason = format!("it is a hard link to {:?}, which the layer does not have", entry_text(&link.target));
+            return Err(ErrorKind::Extraction { entry: Some(entry_text(&link.path)), reason }.into());
+        }
+        self.writers.flush_all()
+    }
+}
+
+fn c_name(name: &[u8]) -> Result<Box<std::ffi::CStr>> {
+    CString::new(name).map(CString::into_boxed_c_str).map_err(|_| {
+        ErrorKind::Extraction { entry: Some(entry_text(name)), reason: "a name contains a NUL".to_owned() }.into()
+    })
+}

@@ -1,0 +1,11 @@
+//! The sidecar index: a layer's tree as sorted tables in one file, made to be mapped and searched (SPEC §5).
+//!
+//! It is an optimisation that must never be wrong: it is built from the rows that were extracted, a reader checks it
+//! whole before it answers, and where something can't be expressed there is no index.
+
+mod build;
+mod read;
+mod wire;
+
+pub(crate) use build::{build, patch_stats};
+pub use read::{DirectoryRecord, EntryRecord, LayerIndex};

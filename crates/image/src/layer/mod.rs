@@ -1,0 +1,26 @@
+//! A layer: decode (bytes → tar) → plan (entry → step, pure) → apply (step → disk), and the index made of the rows.
+
+mod apply;
+mod block;
+mod decode;
+mod extract;
+mod halt;
+mod implicit;
+mod index;
+mod limits;
+mod plan;
+mod report;
+mod stat;
+mod tar;
+mod unpack;
+
+pub(crate) use implicit::{read_list, write_list};
+pub(crate) use index::patch_stats;
+
+pub use decode::Source;
+pub use halt::Halt;
+pub use index::{DirectoryRecord, EntryRecord, LayerIndex};
+pub use limits::Limits;
+pub use report::{Note, Noted, Report};
+pub use stat::OverrideStat;
+pub use unpack::{Unpack, Unpacked, unpack};

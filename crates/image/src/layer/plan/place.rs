@@ -1,0 +1,350 @@
+//! Where an entry goes and what must give way: [`Planner`] keeps the tree and answers with steps.
+
+use crate::{
+    error::Result,
+    layer::{
+        limits::Limits,
+        plan::{
+            resolve::{self, unusable},
+            tree::{Content, EntryId, Inode, InodeId, ROOT, Tree, implicit_stat},
+            whiteout::{self, Whiteout},
+        },
+        report::{Note, Report},
+        stat::{self, OverrideStat, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG},
+        tar::{EntryKind, Member, Timestamp},
+    },
+};
+
+/// One thing to do on disk, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Remove what has this name; for a directory all that is in it.
+    Remove { parent: EntryId, name: Vec<u8>, directory: bool },
+    /// Make a directory that is not there.
+    MakeDirectory(EntryId),
+    /// Make a file that is not there: a regular file with its content, or a stand-in with `content`.
+    MakeFile { entry: EntryId, content: Box<[u8]> },
+    /// Give an inode one more name.
+    Link { entry: EntryId, target: EntryId },
+}
+
+/// Decides where entries go.
+pub(crate) struct Planner {
+    pub(crate) tree: Tree,
+    pub(crate) report: Report,
+    limits: Limits,
+    entries: u64,
+    /// The last parent's path and place: entries of one directory mostly come together.
+    last_parent: Option<(Vec<u8>, EntryId)>,
+    /// Hard links whose target has not come yet.
+    waiting: Vec<WaitingLink>,
+}
+
+/// A hard link whose target is not in the layer (yet).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WaitingLink {
+    pub(crate) path: Vec<u8>,
+    pub(crate) target: Vec<u8>,
+    /// What stood at the path when the link came: it gives way, a later entry does not.
+    displaces: Option<EntryId>,
+}
+
+impl Planner {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            tree: Tree::new(),
+            report: Report::default(),
+            limits,
+            entries: 0,
+            last_parent: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Plans one entry. Appends to `steps`; answers with the entry that takes the content that follows.
+    pub(crate) fn place(&mut self, member: &Member<'_>, steps: &mut Vec<Step>) -> Result<Option<EntryId>> {
+        self.count(member.path)?;
+        if let EntryKind::Other(_) = member.kind {
+            self.report.note(Note::TypeIgnored, member.path);
+            return Ok(None);
+        }
+        let walked = self.walk(member.path)?;
+        let Some(name) = walked.name.clone() else {
+            return self.place_root(member);
+        };
+        if walked.missing.iter().any(|name| name.starts_with(whiteout::PREFIX)) {
+            return Err(unusable(member.path, "it lies in a directory with the name of a whiteout"));
+        }
+        let kind = match whiteout::read(&name, member.path)? {
+            Whiteout::Aufs => {
+                self.report.note(Note::AufsIgnored, member.path);
+                return Ok(None);
+            }
+            // A whiteout is its name; whatever type it came with, it is kept as a file.
+            Whiteout::Hides(_) | Whiteout::Opaque if member.kind != EntryKind::File => EntryKind::Fifo,
+            _ => member.kind,
+        };
+        let is_whiteout = name.starts_with(whiteout::PREFIX);
+        if kind == EntryKind::HardLink {
+            return self.place_link(member.path, member.link, walked, &name, steps).map(|()| None);
+        }
+        let parent = self.make_parents(walked, member.path, steps)?;
+        if resolve::is_plain_name(&name) && member.path.ends_with(&name) {
+            self.remember_parent(member.path, parent);
+        }
+        self.place_in(parent, &name, member, kind, is_whiteout, steps)
+    }
+
+    /// [`resolve::walk`], short cut where the entry lies beside the one before it.
+    fn walk(&self, path: &[u8]) -> Result<resolve::Walked> {
+        if let (Some((known, directory)), Some(slash)) =
+            (&self.last_parent, path.iter().rposition(|&byte| byte == b'/'))
+            && path[..slash] == known[..]
+            && resolve::is_plain_name(&path[slash + 1..])
+        {
+            return Ok(resolve::Walked {
+                directory: *directory,
+                missing: Vec::new(),
+                in_the_way: None,
+                name: Some(path[slash + 1..].to_vec()),
+            });
+        }
+        resolve::walk(&self.tree, path, &self.limits)
+    }
+
+    fn remember_parent(&mut self, path: &[u8], parent: EntryId) {
+        if let Some(slash) = path.iter().rposition(|&byte| byte == b'/').filter(|&slash| slash + 1 < path.len()) {
+            let mut known = self.last_parent.take().map(|(known, _)| known).unwrap_or_default();
+            known.clear();
+            known.extend_from_slice(&path[..slash]);
+            self.last_parent = Some((known, parent));
+        }
+    }
+
+    fn count(&mut self, path: &[u8]) -> Result<()> {
+        self.entries += 1;
+        self.limits.check_entries(self.entries, path)
+    }
+
+    fn place_root(&mut self, member: &Member<'_>) -> Result<Option<EntryId>> {
+        if member.kind != EntryKind::Directory {
+            return Err(unusable(member.path, "only a directory can be the root"));
+        }
+        self.describe_directory(ROOT, member);
+        Ok(None)
+    }
+
+    fn describe_directory(&mut self, entry: EntryId, member: &Member<'_>) {
+        let inode = self.tree.inode_mut(entry);
+        inode.stat = stat_of(member, EntryKind::Directory, false);
+        inode.mtime = member.mtime;
+        inode.implicit = false;
+    }
+
+    /// Makes the directories that are missing on the way and returns the last one.
+    fn make_parents(&mut self, walked: resolve::Walked, path: &[u8], steps: &mut Vec<Step>) -> Result<EntryId> {
+        if let Some(entry) = walked.in_the_way {
+            self.report.note(Note::EntryReplaced, &self.tree.path(entry));
+            self.remove(entry, steps);
+        }
+        let mut parent = walked.directory;
+        for name in walked.missing {
+            self.count(path)?;
+            let inode = self.tree.add_inode(Inode {
+                content: Content::Directory,
+                stat: implicit_stat(),
+                mtime: Timestamp::default(),
+                size: 0,
+                host: 0,
+                links: 1,
+                implicit: true,
+            });
+            parent = self.tree.add_entry(parent, &name, inode);
+            steps.push(Step::MakeDirectory(parent));
+        }
+        Ok(parent)
+    }
+
+    fn remove(&mut self, entry: EntryId, steps: &mut Vec<Step>) {
+        self.last_parent = None;
+        steps.push(Step::Remove {
+            parent: self.tree.parent(entry),
+            name: self.tree.name(entry).to_vec(),
+            directory: self.tree.inode(entry).is_directory(),
+        });
+        self.tree.remove(entry);
+    }
+
+    fn place_in(
+        &mut self,
+        parent: EntryId,
+        name: &[u8],
+        member: &Member<'_>,
+        kind: EntryKind,
+        is_whiteout: bool,
+        steps: &mut Vec<Step>,
+    ) -> Result<Option<EntryId>> {
+        if let Some(there) = self.tree.lookup(parent, name) {
+            if kind == EntryKind::Directory && self.tree.inode(there).is_directory() {
+                self.describe_directory(there, member);
+                return Ok(None);
+            }
+            self.report.note(Note::EntryReplaced, member.path);
+            self.remove(there, steps);
+        }
+        let special = matches!(kind, EntryKind::Character | EntryKind::Block | EntryKind::Fifo);
+        if special && !is_whiteout {
+            self.report.note(Note::SpecialAsFile, member.path);
+        }
+        let link: Box<[u8]> = if kind == EntryKind::Symlink { member.link.into() } else { Box::default() };
+        if kind == EntryKind::Symlink && (link.is_empty() || link.contains(&0)) {
+            return Err(unusable(member.path, "a symbolic link has no usable target"));
+        }
+        let inode = self.tree.add_inode(Inode {
+            content: match kind {
+                EntryKind::Directory => Content::Directory,
+                EntryKind::Symlink => Content::Symlink(link.clone()),
+                _ => Content::Leaf,
+            },
+            stat: stat_of(member, kind, is_whiteout),
+            mtime: member.mtime,
+            size: if kind == EntryKind::Symlink { link.len() as u64 } else { member.size },
+            host: 0,
+            links: 1,
+            implicit: false,
+        });
+        let entry = self.tree.add_entry(parent, name, inode);
+        if kind == EntryKind::Directory {
+            steps.push(Step::MakeDirectory(entry));
+            return Ok(None);
+        }
+        steps.push(Step::MakeFile { entry, content: link });
+        Ok((kind == EntryKind::File).then_some(entry))
+    }
+
+    fn place_link(
+        &mut self,
+        path: &[u8],
+        target: &[u8],
+        walked: resolve::Walked,
+        name: &[u8],
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        let Some(target_entry) = resolve::find(&self.tree, target, &self.limits)? else {
+            let there = walked.missing.is_empty().then(|| self.tree.lookup(walked.directory, name)).flatten();
+            self.waiting.push(WaitingLink { path: path.to_vec(), target: target.to_vec(), displaces: there });
+            return Ok(());
+        };
+        if self.tree.inode(target_entry).is_directory() {
+            return Err(unusable(path, "it is a hard link to a directory"));
+        }
+        let inode = self.tree.inode_of(target_entry);
+        // What stands in the way of a parent could be the target itself.
+        if walked.in_the_way == Some(target_entry) {
+            return Err(unusable(path, "it is a hard link that lies below its own target"));
+        }
+        let parent = self.make_parents(walked, path, steps)?;
+        self.link_in(parent, name, path, (target_entry, inode), steps)
+    }
+
+    fn link_in(
+        &mut self,
+        parent: EntryId,
+        name: &[u8],
+        path: &[u8],
+        (target, inode): (EntryId, InodeId),
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        if let Some(there) = self.tree.lookup(parent, name) {
+            if self.tree.inode_of(there) == inode {
+                return Ok(());
+            }
+            if self.tree.is_within(target, there) {
+                return Err(unusable(path, "it is a hard link in place of a directory that holds its own target"));
+            }
+            self.report.note(Note::EntryReplaced, path);
+            self.remove(there, steps);
+        }
+        let entry = self.tree.add_link(parent, name, inode);
+        steps.push(Step::Link { entry, target });
+        Ok(())
+    }
+
+    /// After the last entry: links whose target came later are made; those that remain name a lower layer.
+    pub(crate) fn finish_links(&mut self, steps: &mut Vec<Step>) -> Result<Vec<WaitingLink>> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        loop {
+            let before = waiting.len();
+            for link in std::mem::take(&mut waiting) {
+                let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
+                let Some(name) = walked.name.clone() else { continue };
+                // An entry that came after the link took its place.
+                let there = walked.missing.is_empty().then(|| self.tree.lookup(walked.directory, &name)).flatten();
+                if there.is_some() && there != link.displaces {
+                    continue;
+                }
+                self.place_link(&link.path, &link.target, walked, &name, steps)?;
+                waiting.append(&mut self.waiting);
+            }
+            if waiting.is_empty() || waiting.len() == before {
+                return Ok(waiting);
+            }
+        }
+    }
+
+    /// After the last entry: a whiteout beside an entry of the name it hides gives way to it, and a directory among
+    /// those becomes opaque, so that it hides what is below as a whole.
+    pub(crate) fn absorb_whiteouts(&mut self, steps: &mut Vec<Step>) -> Result<()> {
+        let whiteouts: Vec<EntryId> =
+            self.tree.entries().filter(|&id| self.tree.name(id).starts_with(whiteout::PREFIX)).collect();
+        for id in whiteouts {
+            let parent = self.tree.parent(id);
+            let name = self.tree.name(id).to_vec();
+            let Ok(Whiteout::Hides(hidden)) = whiteout::read(&name, &name) else { continue };
+            let Some(there) = self.tree.lookup(parent, hidden) else { continue };
+            self.report.note(Note::WhiteoutAbsorbed, &self.tree.path(there));
+            self.remove(id, steps);
+            if self.tree.inode(there).is_directory() && self.tree.lookup(there, whiteout::OPAQUE).is_none() {
+                self.count(hidden)?;
+                let inode = self.tree.add_inode(Inode {
+                    content: Content::Leaf,
+                    stat: OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 },
+                    mtime: Timestamp::default(),
+                    size: 0,
+                    host: 0,
+                    links: 1,
+                    implicit: false,
+                });
+                let entry = self.tree.add_entry(there, whiteout::OPAQUE, inode);
+                steps.push(Step::MakeFile { entry, content: Box::default() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories that no entry described, by path, root excluded, sorted.
+    pub(crate) fn implicit_directories(&self) -> Vec<Vec<u8>> {
+        let implicit = |&id: &EntryId| id != ROOT && self.tree.inode(id).implicit && self.tree.inode(id).is_directory();
+        let mut paths: Vec<_> = self.tree.entries().filter(implicit).map(|id| self.tree.path(id)).collect();
+        paths.sort();
+        paths
+    }
+}
+
+fn stat_of(member: &Member<'_>, kind: EntryKind, is_whiteout: bool) -> OverrideStat {
+    let type_bits = match kind {
+        _ if is_whiteout => S_IFREG,
+        EntryKind::Directory => S_IFDIR,
+        EntryKind::Symlink => S_IFLNK,
+        EntryKind::Character => S_IFCHR,
+        EntryKind::Block => S_IFBLK,
+        EntryKind::Fifo => S_IFIFO,
+        EntryKind::File | EntryKind::HardLink | EntryKind::Other(_) => S_IFREG,
+    };
+    let permissions = if kind == EntryKind::Symlink { 0o777 } else { member.mode & 0o7777 };
+    let rdev = match kind {
+        EntryKind::Character | EntryKind::Block => stat::makedev(member.device.0, member.device.1),
+        _ => 0,
+    };
+    OverrideStat { uid: member.uid, gid: member.gid, mode: type_bits | permissions, rdev }
+}

@@ -1,0 +1,257 @@
+//! The layer's tree in memory: entries (a name in a directory) and inodes (what the names stand for), as in a file
+//! system. It is the only record of what was extracted; the index is built from it.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::layer::{
+    stat::{OverrideStat, S_IFMT},
+    tar::Timestamp,
+};
+
+/// An entry: a name in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EntryId(u32);
+
+/// An inode: what one or more names stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct InodeId(u32);
+
+/// The root directory.
+pub(crate) const ROOT: EntryId = EntryId(0);
+
+const NONE: u32 = u32::MAX;
+
+/// What an inode is, as far as names are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    Directory,
+    /// A symbolic link with its target.
+    Symlink(Box<[u8]>),
+    /// A regular file, a device, a pipe, or a whiteout.
+    Leaf,
+}
+
+pub(crate) struct Inode {
+    pub(crate) content: Content,
+    pub(crate) stat: OverrideStat,
+    pub(crate) mtime: Timestamp,
+    /// Length on the host, in bytes.
+    pub(crate) size: u64,
+    /// The host's inode number; 0 until it is known.
+    pub(crate) host: u64,
+    /// Names of this inode.
+    pub(crate) links: u32,
+    /// For a directory: no entry of the archive described it.
+    pub(crate) implicit: bool,
+}
+
+impl Inode {
+    pub(crate) fn type_bits(&self) -> u32 {
+        self.stat.mode & S_IFMT
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.content == Content::Directory
+    }
+}
+
+struct Entry {
+    parent: EntryId,
+    inode: InodeId,
+    name_start: u32,
+    name_length: u16,
+    alive: bool,
+    first_child: u32,
+    next_sibling: u32,
+    previous_sibling: u32,
+}
+
+/// The tree of one layer.
+pub(crate) struct Tree {
+    entries: Vec<Entry>,
+    inodes: Vec<Inode>,
+    names: Vec<u8>,
+    by_name: HashTable<EntryId>,
+    hasher: RandomState,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        let mut tree = Self {
+            entries: Vec::new(),
+            inodes: Vec::new(),
+            names: Vec::new(),
+            by_name: HashTable::new(),
+            hasher: RandomState::new(),
+        };
+        let inode = tree.add_inode(Inode {
+            content: Content::Directory,
+            stat: implicit_stat(),
+            mtime: Timestamp::default(),
+            size: 0,
+            host: 0,
+            links: 1,
+            implicit: true,
+        });
+        tree.entries.push(Entry {
+            parent: ROOT,
+            inode,
+            name_start: 0,
+            name_length: 0,
+            alive: true,
+            first_child: NONE,
+            next_sibling: NONE,
+            previous_sibling: NONE,
+        });
+        tree
+    }
+
+    pub(crate) fn add_inode(&mut self, inode: Inode) -> InodeId {
+        let id = InodeId(u32::try_from(self.inodes.len()).expect("a layer has fewer than 2^32 entries"));
+        self.inodes.push(inode);
+        id
+    }
+
+    /// Adds a name that is not there yet.
+    pub(crate) fn add_entry(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> EntryId {
+        let id = EntryId(u32::try_from(self.entries.len()).expect("a layer has fewer than 2^32 entries"));
+        let name_start = u32::try_from(self.names.len()).expect("names of a layer take less than 4 GiB");
+        self.names.extend_from_slice(name);
+        let next_sibling = std::mem::replace(&mut self.entries[parent.0 as usize].first_child, id.0);
+        if let Some(next) = self.entries.get_mut(next_sibling as usize) {
+            next.previous_sibling = id.0;
+        }
+        self.entries.push(Entry {
+            parent,
+            inode,
+            name_start,
+            name_length: u16::try_from(name.len()).expect("a name is at most 255 bytes"),
+            alive: true,
+            first_child: NONE,
+            next_sibling,
+            previous_sibling: NONE,
+        });
+        let hash = self.hash(parent, name);
+        let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
+        self.by_name.insert_unique(hash, id, |&other| {
+            let entry = &entries[other.0 as usize];
+            hasher.hash_one((entry.parent.0, name_of(names, entry)))
+        });
+        id
+    }
+
+    pub(crate) fn lookup(&self, parent: EntryId, name: &[u8]) -> Option<EntryId> {
+        let same = |&id: &EntryId| {
+            let entry = &self.entries[id.0 as usize];
+            entry.parent == parent && name_of(&self.names, entry) == name
+        };
+        self.by_name.find(self.hash(parent, name), same).copied()
+    }
+
+    /// Takes a name away, and for a directory all below it.
+    pub(crate) fn remove(&mut self, id: EntryId) {
+        let parent = self.parent(id);
+        self.unlink_sibling(parent, id);
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            pending.extend(self.children(id));
+            let hash = self.hash(self.parent(id), self.name(id));
+            if let Ok(found) = self.by_name.find_entry(hash, |&other| other == id) {
+                found.remove();
+            }
+            let entry = &mut self.entries[id.0 as usize];
+            entry.alive = false;
+            entry.first_child = NONE;
+            self.inodes[entry.inode.0 as usize].links -= 1;
+        }
+    }
+
+    fn unlink_sibling(&mut self, parent: EntryId, id: EntryId) {
+        let Entry { next_sibling, previous_sibling, .. } = self.entries[id.0 as usize];
+        if let Some(next) = self.entries.get_mut(next_sibling as usize) {
+            next.previous_sibling = previous_sibling;
+        }
+        match self.entries.get_mut(previous_sibling as usize) {
+            Some(previous) => previous.next_sibling = next_sibling,
+            None => self.entries[parent.0 as usize].first_child = next_sibling,
+        }
+    }
+
+    pub(crate) fn parent(&self, id: EntryId) -> EntryId {
+        self.entries[id.0 as usize].parent
+    }
+
+    pub(crate) fn name(&self, id: EntryId) -> &[u8] {
+        name_of(&self.names, &self.entries[id.0 as usize])
+    }
+
+    pub(crate) fn inode_of(&self, id: EntryId) -> InodeId {
+        self.entries[id.0 as usize].inode
+    }
+
+    pub(crate) fn inode(&self, id: EntryId) -> &Inode {
+        &self.inodes[self.inode_of(id).0 as usize]
+    }
+
+    pub(crate) fn inode_mut(&mut self, id: EntryId) -> &mut Inode {
+        let inode = self.inode_of(id);
+        &mut self.inodes[inode.0 as usize]
+    }
+
+    /// One more name for an inode.
+    pub(crate) fn add_link(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> EntryId {
+        self.inodes[inode.0 as usize].links += 1;
+        self.add_entry(parent, name, inode)
+    }
+
+    /// The names in a directory, latest first.
+    pub(crate) fn children(&self, id: EntryId) -> impl Iterator<Item = EntryId> + '_ {
+        let mut at = self.entries[id.0 as usize].first_child;
+        std::iter::from_fn(move || {
+            let id = (at != NONE).then_some(EntryId(at))?;
+            at = self.entries[at as usize].next_sibling;
+            Some(id)
+        })
+    }
+
+    /// All living entries in the order they came; parents stand before their children.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = EntryId> + '_ {
+        (0u32..).zip(&self.entries).filter(|(_, entry)| entry.alive).map(|(id, _)| EntryId(id))
+    }
+
+    /// True if `id` is `directory` or lies below it.
+    pub(crate) fn is_within(&self, mut id: EntryId, directory: EntryId) -> bool {
+        while id != directory && id != ROOT {
+            id = self.parent(id);
+        }
+        id == directory
+    }
+
+    /// The path from the root, without a leading slash; the root is empty.
+    pub(crate) fn path(&self, id: EntryId) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != ROOT {
+            names.push(self.name(at));
+            at = self.parent(at);
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    fn hash(&self, parent: EntryId, name: &[u8]) -> u64 {
+        self.hasher.hash_one((parent.0, name))
+    }
+}
+
+/// What a directory has that no entry described (SPEC §4).
+pub(crate) fn implicit_stat() -> OverrideStat {
+    OverrideStat { uid: 0, gid: 0, mode: crate::layer::stat::S_IFDIR | 0o755, rdev: 0 }
+}
+
+fn name_of<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {
+    let start = entry.name_start as usize;
+    &names[start..start + usize::from(entry.name_length)]
+}

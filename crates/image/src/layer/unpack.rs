@@ -1,0 +1,87 @@
+//! A layer into an empty directory: the whole of this module behind one call.
+
+use std::{path::Path, sync::Arc};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    error::{ImageError, Result},
+    layer::{
+        decode::Source,
+        extract::{Job, extract},
+        halt::Halt,
+        index,
+        limits::Limits,
+        report::{Note, Report},
+    },
+    model::Digest,
+};
+
+/// How to unpack a layer.
+pub struct Unpack {
+    /// What the uncompressed bytes must hash to; `None` skips that check.
+    pub diff_id: Option<Digest>,
+    /// Bounds on what is written.
+    pub limits: Limits,
+    /// Threads that make files; at least one.
+    pub writers: usize,
+    /// Whether to build the index.
+    pub index: bool,
+    /// Stops the work.
+    pub halt: Halt,
+}
+
+impl Default for Unpack {
+    fn default() -> Self {
+        Self { diff_id: None, limits: Limits::default(), writers: 2, index: true, halt: Halt::default() }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// Hash of the uncompressed bytes.
+    pub diff_id: Digest,
+    /// Length of the uncompressed bytes.
+    pub uncompressed_bytes: u64,
+    /// Entries in the tree, the root not counted.
+    pub entries: u64,
+    /// Directories that no entry described: relative paths, raw bytes, sorted.
+    pub implicit_directories: Vec<Vec<u8>>,
+    /// The sidecar index (SPEC §5); `None` if it was not wanted or can't express the tree.
+    pub index: Option<Vec<u8>>,
+    /// What could not be kept as it came.
+    pub report: Report,
+}
+
+/// Unpacks a layer into `directory`, which must be there and empty. Blocks; the threads it starts end with it.
+///
+/// Fails with `ERR_EXTRACTION` on a damaged or hostile archive, `ERR_DIGEST_MISMATCH` if the diff_id differs,
+/// `ERR_LIMIT`, `ERR_NO_SPACE`, `ERR_IO`, `ERR_ABORTED`, or with an error of the source. What was written by then stays
+/// in `directory` for the caller to remove.
+pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpacked> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags, Mode::empty())
+        .map_err(|errno| ImageError::io("open the directory", directory, errno))?;
+    let extracted = extract(Job {
+        source,
+        root: Arc::new(root),
+        diff_id: how.diff_id,
+        limits: how.limits,
+        writers: how.writers.max(1),
+        halt: how.halt,
+    })?;
+    let mut report = extracted.report;
+    let index = if how.index { index::build(&extracted.tree) } else { None };
+    if how.index && index.is_none() {
+        report.note(Note::IndexOmitted, b"");
+    }
+    Ok(Unpacked {
+        diff_id: extracted.diff_id,
+        uncompressed_bytes: extracted.uncompressed,
+        entries: extracted.tree.entries().count() as u64 - 1,
+        implicit_directories: extracted.implicit_directories,
+        index,
+        report,
+    })
+}
