@@ -8,7 +8,11 @@ mod fs;
 pub mod layer;
 pub mod model;
 pub mod progress;
+pub mod pull;
 pub mod registry;
+pub mod store;
 
 pub use error::{ErrorKind, ImageError, Result};
 pub use model::{Digest, ImageConfig, Platform, Reference};
+pub use pull::{PullOptions, PullPolicy, PullResult, Registry, Settings};
+pub use store::GlobalCache;

@@ -25,39 +25,35 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// What to do while another holds the lock.
-pub(crate) struct LockRequest<'a> {
-    /// Give up after this long.
-    pub(crate) timeout: Option<Duration>,
-    /// Asked again and again; an error ends the wait.
-    pub(crate) check: &'a dyn Fn() -> Result<()>,
-    /// Called once, when the lock is not free at once, with the holder's process id where it is known.
-    pub(crate) waiting: &'a dyn Fn(Option<u32>),
-}
-
 impl Lock {
-    /// Takes the lock, waiting as the request says. Blocks; call it off the async threads.
-    pub(crate) fn acquire(path: &Path, request: &LockRequest<'_>) -> Result<Self> {
+    /// Takes the lock, trying again until it is free. Dropping the future ends the wait; no thread is parked meanwhile.
+    ///
+    /// `waiting` is called once, when the lock is not free at once, with the holder's process id where it is known.
+    /// Fails with `ERR_LOCK_TIMEOUT` after `timeout`.
+    pub(crate) async fn acquire(
+        path: &Path,
+        timeout: Option<Duration>,
+        waiting: impl FnOnce(Option<u32>) + Send,
+    ) -> Result<Self> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut told = false;
+        let mut waiting = Some(waiting);
         loop {
-            (request.check)()?;
-            if let Some(lock) = Self::try_acquire(path)? {
+            if let Some(lock) = off_thread(path, Self::try_acquire).await?? {
                 return Ok(lock);
             }
-            if !std::mem::replace(&mut told, true) {
-                (request.waiting)(holder(path));
+            if let Some(waiting) = waiting.take() {
+                waiting(off_thread(path, holder).await?);
             }
-            if let Some(timeout) = request.timeout.filter(|timeout| started.elapsed() >= *timeout) {
+            if let Some(timeout) = timeout.filter(|timeout| started.elapsed() >= *timeout) {
                 return Err(ErrorKind::LockTimeout {
                     path: path.display().to_string(),
                     after_ms: timeout.as_millis() as u64,
-                    holder: holder(path),
+                    holder: off_thread(path, holder).await?,
                 }
                 .into());
             }
-            std::thread::sleep(pause);
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -84,6 +80,11 @@ impl Lock {
             }
         }
     }
+}
+
+async fn off_thread<T: Send + 'static>(path: &Path, work: fn(&Path) -> T) -> Result<T> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || work(&path)).await.map_err(|_| ImageError::internal("a lock's thread panicked"))
 }
 
 fn names_this_file(path: &Path, file: &File) -> Result<bool> {
@@ -114,25 +115,24 @@ fn holder(path: &Path) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
-    fn request<'a>(timeout: Option<u64>, waiting: &'a dyn Fn(Option<u32>)) -> LockRequest<'a> {
-        LockRequest { timeout: timeout.map(Duration::from_millis), check: &|| Ok(()), waiting }
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
     }
 
     #[test]
     fn a_held_lock_times_out_and_names_its_holder() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("x.lock");
-        let held = Lock::acquire(&path, &request(None, &|_| {})).unwrap();
-        let told = AtomicBool::new(false);
-        let error = Lock::acquire(&path, &request(Some(30), &|_| told.store(true, Ordering::SeqCst))).unwrap_err();
+        let held = Lock::try_acquire(&path).unwrap().unwrap();
+        let mut told = None;
+        let limit = Some(Duration::from_millis(30));
+        let error = block_on(Lock::acquire(&path, limit, |holder| told = Some(holder))).unwrap_err();
         assert_eq!(error.code(), "ERR_LOCK_TIMEOUT");
-        assert!(told.load(Ordering::SeqCst));
+        assert_eq!(told, Some(Some(std::process::id())));
         drop(held);
-        Lock::acquire(&path, &request(Some(30), &|_| {})).unwrap();
+        block_on(Lock::acquire(&path, limit, |_| {})).unwrap();
     }
 
     #[test]
@@ -145,15 +145,6 @@ mod tests {
         let second = Lock::try_acquire(&path).unwrap().unwrap();
         assert!(Lock::try_acquire(&path).unwrap().is_none());
         drop((held, second));
-    }
-
-    #[test]
-    fn waiting_ends_when_the_check_fails() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("x.lock");
-        let _held = Lock::try_acquire(&path).unwrap().unwrap();
-        let request = LockRequest { timeout: None, check: &|| Err(ImageError::aborted()), waiting: &|_| {} };
-        assert!(Lock::acquire(&path, &request).unwrap_err().is_aborted());
     }
 
     #[test]

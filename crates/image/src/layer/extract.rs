@@ -57,15 +57,12 @@ pub(crate) struct Extracted {
 /// Extracts a layer. Blocks; call it off the async threads.
 pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
     let halt = job.halt.clone();
-    match std::thread::scope(|scope| run(scope, job)) {
-        Ok(extracted) => Ok(extracted),
-        // A stage that was stopped says "aborted"; the first failure is the reason.
-        Err(error) if error.is_aborted() => Err(halt.take_error().unwrap_or(error)),
-        Err(error) => {
-            halt.fail(ImageError::aborted());
-            Err(halt.take_error().filter(|first| !first.is_aborted()).unwrap_or(error))
-        }
-    }
+    let outcome = std::thread::scope(|scope| run(scope, job));
+    outcome.map_err(|error| {
+        // A stage that was stopped only says so; the reason is with whoever stopped it.
+        halt.fail(error);
+        halt.take_error().unwrap_or_else(ImageError::aborted)
+    })
 }
 
 fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {

@@ -18,10 +18,11 @@ struct Inner {
 }
 
 impl Halt {
-    /// Stops the job because of `error`; later errors are echoes of the first and are dropped.
+    /// Stops the job because of `error`. The first error that is not itself an echo of the stop is kept.
     pub fn fail(&self, error: ImageError) {
         let mut slot = self.0.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !self.0.thrown.swap(true, Ordering::SeqCst) {
+        self.0.thrown.store(true, Ordering::SeqCst);
+        if slot.as_ref().is_none_or(ImageError::is_aborted) {
             *slot = Some(error);
         }
     }
@@ -52,11 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_error_is_the_one_that_counts() {
+    fn the_first_error_that_is_no_echo_counts() {
         let halt = Halt::default();
         assert!(halt.check().is_ok());
-        halt.fail(ImageError::internal("first"));
         halt.abort();
+        halt.fail(ImageError::internal("first"));
+        halt.fail(ImageError::aborted());
         assert!(halt.check().unwrap_err().is_aborted());
         assert_eq!(halt.take_error().unwrap().code(), "ERR_INTERNAL");
     }

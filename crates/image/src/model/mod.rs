@@ -8,6 +8,6 @@ mod reference;
 
 pub use config::{ImageConfig, ParsedConfig};
 pub use digest::{Algorithm, Digest, Hasher};
-pub use manifest::Descriptor;
+pub use manifest::{Descriptor, Document, IndexEntry, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;

@@ -9,4 +9,4 @@ mod tree;
 mod whiteout;
 
 pub(crate) use place::{Planner, Step};
-pub(crate) use tree::{Content, EntryId, InodeId, ROOT, Tree};
+pub(crate) use tree::{EntryId, ROOT, Tree};

@@ -1,0 +1,314 @@
+//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, make the layers
+//! fit each other, remember.
+//!
+//! This is where `registry`, `store` and `layer` meet; none of them knows the others.
+
+mod feed;
+mod fixup;
+mod job;
+mod options;
+mod publish;
+mod receive;
+mod trash;
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    fs::Lock,
+    layer::Report,
+    model::{Digest, Platform, Reference},
+    progress::{Event, Observer},
+    registry::{Client, ClientOptions, ResolvedImage},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache},
+};
+
+pub use options::{PullOptions, PullPolicy, PullResult, Settings};
+
+use job::{LayerJob, Shared};
+
+/// Pulls images into one cache, for one platform.
+#[derive(Clone)]
+pub struct Registry {
+    cache: GlobalCache,
+    platform: Platform,
+    client: Client,
+    settings: Settings,
+}
+
+impl Registry {
+    /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
+    pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
+        Ok(Self { cache, platform, client: Client::new(client)?, settings })
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &GlobalCache {
+        &self.cache
+    }
+
+    /// The platform that is pulled where a call names none.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Answers from the cache alone: no network, no lock, no write. `None` if the image is not there whole.
+    pub fn pull_cached(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Option<PullResult>> {
+        let platform = platform.unwrap_or(&self.platform);
+        let hit = self.cache.lookup(reference, platform)?;
+        Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
+    }
+
+    /// Finds out what an image consists of. Fetches no layer and writes nothing.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        observer: &dyn Observer,
+    ) -> Result<ResolvedImage> {
+        let platform = platform.unwrap_or(&self.platform);
+        let resolved = self.client.resolve(reference, platform, false, observer).await;
+        resolved.map_err(|error| error.for_reference(reference.as_str()))
+    }
+
+    /// Pulls an image. Cancelling stops all of it within moments, frees its locks and keeps partial downloads; the
+    /// error is then `ERR_ABORTED`.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: Arc<dyn Observer>,
+        cancel: CancellationToken,
+    ) -> Result<PullResult> {
+        let pulled = match self.answer_from_cache(reference, options, &observer).await {
+            Ok(Some(hit)) => Ok(hit),
+            Ok(None) => self.pull_missing(reference, options, &observer, &cancel).await,
+            Err(error) => Err(error),
+        };
+        pulled.map_err(|error| error.for_reference(reference.as_str()))
+    }
+
+    async fn answer_from_cache(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<PullResult>> {
+        if options.force || options.policy == PullPolicy::Always {
+            return Ok(None);
+        }
+        let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
+        let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
+        let found = found.map_err(|_| ImageError::internal("reading the cache panicked"))??;
+        if let Some(hit) = &found {
+            tell_hit(hit, &**observer);
+        }
+        Ok(found)
+    }
+
+    async fn pull_missing(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> Result<PullResult> {
+        if options.policy == PullPolicy::Never {
+            return Err(ErrorKind::NotCached.into());
+        }
+        let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
+        let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
+        let prepared = async {
+            self.prepare().await?;
+            let path = self.cache.image_lock_path(reference, &platform);
+            let lock = acquire(&path, &self.settings, &**observer).await?;
+            // Whoever held the lock may have pulled just this.
+            if let Some(hit) = self.answer_from_cache(reference, options, observer).await? {
+                return Ok((lock, Err(hit)));
+            }
+            observer.notify(Event::Resolving { reference: reference.as_str().into() });
+            let resolved =
+                self.client.resolve(reference, &platform, options.allow_platform_mismatch, &**observer).await?;
+            Ok::<_, ImageError>((lock, Ok(resolved)))
+        };
+        let (lock, resolved) = tokio::select! {
+            prepared = prepared => prepared.map_err(until_cancelled)?,
+            () = cancel.cancelled() => return Err(ImageError::aborted()),
+        };
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(hit) => return Ok(hit),
+        };
+        observer.notify(Event::Resolved {
+            reference: reference.as_str().into(),
+            manifest_digest: resolved.manifest_digest.to_string().into(),
+            layer_count: resolved.layers.len(),
+            total_download_bytes: Some(resolved.layers.iter().map(|layer| layer.size).sum()),
+        });
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        drop(lock);
+        observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
+        Ok(result)
+    }
+
+    /// The directories, and whether their file system can hold what a layer needs.
+    async fn prepare(&self) -> Result<()> {
+        let cache = self.cache.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            cache.prepare()?;
+            crate::layer::probe_host(cache.layers_dir())
+        });
+        prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?
+    }
+
+    /// All layers, each once, the largest first. The first failure stops the others.
+    async fn bring_layers(
+        &self,
+        reference: &Reference,
+        resolved: &ResolvedImage,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome> {
+        let shared = Arc::new(Shared {
+            cache: self.cache.clone(),
+            client: self.client.clone(),
+            reference: reference.clone(),
+            settings: self.settings.clone(),
+            options: options.clone(),
+            observer: Arc::clone(observer),
+            cancel: cancel.child_token(),
+            downloads: Semaphore::new(self.settings.concurrency.max(1)),
+            extractions: Semaphore::new(self.settings.extractions.max(1)),
+        });
+        let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
+        for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
+            let job = by_digest.entry(&blob.digest).or_insert_with(|| LayerJob::new(blob, diff_id));
+            if job.diff_id != *diff_id {
+                let reason = format!("layer {} is listed with two diff_ids", blob.digest);
+                return Err(ErrorKind::Config { reason }.into());
+            }
+            job.indices.push(index);
+        }
+        let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
+        jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
+        let mut running = JoinSet::new();
+        for job in jobs {
+            running.spawn(job.run(Arc::clone(&shared)));
+        }
+        let mut outcome = Outcome::default();
+        let mut failure: Option<ImageError> = None;
+        while let Some(done) = running.join_next().await {
+            let done = done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic))));
+            match done {
+                Ok(done) => {
+                    outcome.downloaded |= done.downloaded;
+                    outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
+                }
+                Err(error) => {
+                    shared.cancel.cancel();
+                    // Jobs that were stopped because of the first failure only say that they were.
+                    if failure.as_ref().is_none_or(ImageError::is_aborted) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        if cancel.is_cancelled() {
+            return Err(ImageError::aborted());
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(outcome),
+        }
+    }
+
+    /// Makes the layers fit each other and writes the metadata.
+    async fn remember(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &ResolvedImage,
+        outcome: Outcome,
+    ) -> Result<PullResult> {
+        let metadata = metadata_of(reference, resolved, outcome.report);
+        let (cache, settings) = (self.cache.clone(), self.settings.clone());
+        let (reference, platform) = (reference.clone(), platform.clone());
+        let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
+        fixup::fix_implicit_directories(&cache, &settings, &digests).await?;
+        let cached = !outcome.downloaded;
+        let written = tokio::task::spawn_blocking(move || {
+            cache.write_image_metadata(&reference, &platform, &metadata)?;
+            Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
+        });
+        written.await.map_err(|_| ImageError::internal("writing the metadata panicked"))?
+    }
+}
+
+/// What came of the layers.
+#[derive(Default)]
+struct Outcome {
+    downloaded: bool,
+    report: BTreeMap<String, Report>,
+}
+
+fn metadata_of(
+    reference: &Reference,
+    resolved: &ResolvedImage,
+    report: BTreeMap<String, Report>,
+) -> CachedImageMetadata {
+    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids);
+    let layers = layers.map(|(blob, diff_id)| CachedLayerMetadata {
+        digest: blob.digest.clone(),
+        media_type: Some(blob.media_type.clone()),
+        size_bytes: Some(blob.size),
+        diff_id: diff_id.to_string(),
+    });
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    CachedImageMetadata {
+        manifest_digest: resolved.manifest_digest.clone(),
+        config_digest: resolved.config_digest.clone(),
+        config: resolved.config.image.clone(),
+        layers: layers.collect(),
+        format_version: crate::store::FORMAT_VERSION,
+        reference: Some(reference.as_str().to_owned()),
+        platform: Some(resolved.platform.clone()),
+        index_digest: resolved.index_digest.clone(),
+        manifest_media_type: Some(resolved.manifest_media_type.clone()),
+        raw_manifest: text(&resolved.raw_manifest),
+        raw_config: text(&resolved.raw_config),
+        pulled_at_ms: Some(now.as_millis() as u64),
+        report,
+    }
+}
+
+/// A hit is told in exactly three events.
+fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
+    let reference: Arc<str> = hit.reference.as_str().into();
+    observer.notify(Event::Resolving { reference: Arc::clone(&reference) });
+    observer.notify(Event::Resolved {
+        reference: Arc::clone(&reference),
+        manifest_digest: hit.manifest_digest.to_string().into(),
+        layer_count: hit.layers.len(),
+        total_download_bytes: hit.total_bytes,
+    });
+    observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
+}
+
+/// Takes a lock as the settings say, and tells when it has to wait.
+async fn acquire(path: &std::path::Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
+    let text: Arc<str> = path.display().to_string().into();
+    let waiting = |holder| observer.notify(Event::LockWaiting { path: text, holder });
+    Lock::acquire(path, settings.lock_timeout, waiting).await
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "a task was cancelled".to_owned() };
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a task panicked".to_owned())
+}

@@ -1,0 +1,15 @@
+//! Who gets to see a credential: explicit > callback > stored logins > nobody, each for its own host.
+
+mod challenge;
+mod docker_config;
+mod helper;
+mod lookup;
+mod secret;
+mod token;
+
+pub use lookup::CredentialProvider;
+pub use secret::{RegistryAuth, Secret};
+
+pub(super) use challenge::Challenge;
+pub(super) use lookup::find_credential;
+pub(super) use token::{Tokens, fetch_token};

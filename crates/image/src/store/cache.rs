@@ -1,0 +1,164 @@
+//! The cache as a value: paths, hits, metadata. It does not download or extract; `pull` does.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    fs::{publish_file, read_if_there, remove_file_if_there},
+    model::{Digest, Platform, Reference},
+    store::{
+        layout::{COMPLETE_MARKER, LayerFile, Layout},
+        metadata::CachedImageMetadata,
+    },
+};
+
+/// One cache directory. Making the value touches nothing; the directories are made when something is written.
+#[derive(Debug, Clone)]
+pub struct GlobalCache(Layout);
+
+impl GlobalCache {
+    /// The cache in `directory`.
+    pub fn new(directory: &Path) -> Self {
+        Self(Layout::new(directory))
+    }
+
+    /// The cache's own directory.
+    pub fn directory(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Where layers are.
+    pub fn layers_dir(&self) -> &Path {
+        &self.0.layers
+    }
+
+    /// Where images' metadata are.
+    pub fn images_dir(&self) -> &Path {
+        &self.0.images
+    }
+
+    /// The path of a file of a layer.
+    pub fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {
+        self.0.layer(digest, file)
+    }
+
+    /// The path of a reference's metadata.
+    pub fn image_metadata_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
+        self.0.image(reference, platform, ".json")
+    }
+
+    /// The path of the lock held while a reference is pulled.
+    pub fn image_lock_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
+        self.0.image(reference, platform, ".lock")
+    }
+
+    /// True if the layer's tree is there and whole.
+    pub fn is_extracted(&self, digest: &Digest) -> bool {
+        // Not `exists`, which would take a planted link's target for the marker.
+        self.layer(digest, LayerFile::Tree).join(COMPLETE_MARKER).symlink_metadata().is_ok()
+    }
+
+    /// True if all these layers' trees are there and whole.
+    pub fn all_layers_extracted<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> bool {
+        digests.into_iter().all(|digest| self.is_extracted(digest))
+    }
+
+    /// A reference's metadata; `None` if there are none or they are damaged.
+    pub fn read_image_metadata(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<CachedImageMetadata>> {
+        let path = self.image_metadata_path(reference, platform);
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let metadata = CachedImageMetadata::parse(&bytes);
+        if metadata.is_none() {
+            tracing::warn!(path = %path.display(), "image metadata are damaged and count as not cached");
+        }
+        Ok(metadata)
+    }
+
+    /// Writes a reference's metadata: beside, then renamed.
+    pub fn write_image_metadata(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        metadata: &CachedImageMetadata,
+    ) -> Result<()> {
+        self.prepare()?;
+        let path = self.image_metadata_path(reference, platform);
+        publish_file(&path.with_extension("json.part"), &path, &metadata.to_json())
+    }
+
+    /// Forgets a reference; its layers stay. Says whether it was there.
+    pub fn delete_image_metadata(&self, reference: &Reference, platform: &Platform) -> Result<bool> {
+        remove_file_if_there(&self.image_metadata_path(reference, platform))
+    }
+
+    /// A hit: metadata for this platform whose layers are all there. Takes no lock and writes nothing.
+    pub fn lookup(&self, reference: &Reference, platform: &Platform) -> Result<Option<CachedImageMetadata>> {
+        let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(None) };
+        let other_platform = metadata
+            .platform
+            .as_ref()
+            .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
+        let whole = !other_platform && self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest));
+        Ok(whole.then_some(metadata))
+    }
+
+    /// Makes the directories, for their owner alone, and refuses those that others could have prepared.
+    pub fn prepare(&self) -> Result<()> {
+        for directory in [&self.0.root, &self.0.layers, &self.0.images] {
+            match fs::DirBuilder::new().mode(0o700).recursive(directory == &self.0.root).create(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(ImageError::io("create the cache directory", directory, error));
+                }
+                _ => {}
+            }
+        }
+        for directory in [&self.0.layers, &self.0.images] {
+            let there = fs::symlink_metadata(directory).map_err(|error| ImageError::io("stat", directory, error))?;
+            let refuse = |reason: &str| {
+                ErrorKind::Cache { path: directory.display().to_string(), reason: reason.to_owned() }.into()
+            };
+            if !there.is_dir() {
+                return Err(refuse("it is no directory (a link there is not followed)"));
+            }
+            let me = rustix::process::geteuid().as_raw();
+            if me != 0 && there.uid() != me {
+                return Err(refuse("it belongs to another user; choose a cache directory of your own"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planted_link_in_place_of_a_directory_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, victim) = (temp.path().join("cache"), temp.path().join("victim"));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&victim).unwrap();
+        std::os::unix::fs::symlink(&victim, root.join("layers")).unwrap();
+        let error = GlobalCache::new(&root).prepare().unwrap_err();
+        assert_eq!(error.code(), "ERR_CACHE");
+    }
+
+    #[test]
+    fn the_directories_are_their_owners_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("new/cache dir");
+        GlobalCache::new(&root).prepare().unwrap();
+        for directory in [root.clone(), root.join("layers"), root.join("images")] {
+            assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700, "{directory:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Names of files in the cache. The one place that knows them.
+
+use std::path::{Path, PathBuf};
+
+use crate::model::{Algorithm, Digest, Platform, Reference};
+
+/// Name of the file that makes a tree valid, at its root.
+pub const COMPLETE_MARKER: &str = ".complete";
+
+/// What a layer has in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LayerFile {
+    /// The compressed blob.
+    Blob,
+    /// An unfinished download.
+    Part,
+    /// The finished tree.
+    Tree,
+    /// A tree being made.
+    Extracting,
+    /// The sidecar index.
+    Index,
+    /// Directories no entry described.
+    ImplicitDirs,
+    /// Held while extracting.
+    Lock,
+    /// Held while downloading.
+    DownloadLock,
+}
+
+impl LayerFile {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::Blob,
+        Self::Part,
+        Self::Tree,
+        Self::Extracting,
+        Self::Index,
+        Self::ImplicitDirs,
+        Self::Lock,
+        Self::DownloadLock,
+    ];
+
+    /// What stands behind the digest in the file's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Blob => ".tar.gz",
+            Self::Part => ".tar.gz.part",
+            Self::Tree => ".extracted",
+            Self::Extracting => ".extracting",
+            Self::Index => ".index",
+            Self::ImplicitDirs => ".implicit_dirs",
+            Self::Lock => ".lock",
+            Self::DownloadLock => ".download.lock",
+        }
+    }
+}
+
+/// The paths below one cache directory.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) root: PathBuf,
+    pub(super) layers: PathBuf,
+    pub(super) images: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), layers: root.join("layers"), images: root.join("images") }
+    }
+
+    pub(super) fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {
+        self.layers.join(digest.to_path_safe() + file.suffix())
+    }
+
+    pub(super) fn image(&self, reference: &Reference, platform: &Platform, suffix: &str) -> PathBuf {
+        self.images.join(image_key(reference, platform) + suffix)
+    }
+}
+
+/// The original's key is the hash of the reference alone, whatever the platform. It stays so for the default platform;
+/// any other is another image and has another key.
+fn image_key(reference: &Reference, platform: &Platform) -> String {
+    let text = if *platform == Platform::host_linux() {
+        reference.as_str().to_owned()
+    } else {
+        format!("{}\n{platform}", reference.as_str())
+    };
+    Digest::of(Algorithm::Sha256, text.as_bytes()).hex().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_default_platform_is_the_originals() {
+        let reference = Reference::parse("alpine").unwrap();
+        let host = Platform::host_linux();
+        let key = image_key(&reference, &host);
+        assert_eq!(key, Digest::of(Algorithm::Sha256, b"docker.io/library/alpine:latest").hex());
+        let other = Platform { architecture: "riscv64".into(), ..host };
+        assert_ne!(image_key(&reference, &other), key);
+    }
+}

@@ -1,0 +1,26 @@
+//! The cache directory: every path in it, the metadata of pulled images, and what counts as a hit.
+//!
+//! ```text
+//! <cache>/layers/<d>.tar.gz            compressed blob, whatever its compression
+//! <cache>/layers/<d>.tar.gz.part       unfinished download
+//! <cache>/layers/<d>.extracting/       unfinished extraction, thrown away when found
+//! <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root
+//! <cache>/layers/<d>.index             sidecar index of the tree
+//! <cache>/layers/<d>.implicit_dirs     directories no entry described
+//! <cache>/layers/<d>.lock              held while extracting
+//! <cache>/layers/<d>.download.lock     held while downloading
+//! <cache>/layers/.trash-…              trees on their way out
+//! <cache>/images/<key>.json            metadata of a pulled reference
+//! <cache>/images/<key>.lock            held while that reference is pulled
+//! ```
+//! `<d>` is the layer's digest with `_` for `:`; `<key>` is the hex sha256 of the canonical reference.
+
+mod cache;
+mod layout;
+mod metadata;
+
+pub use cache::GlobalCache;
+pub use layout::{COMPLETE_MARKER, LayerFile};
+pub use metadata::{CachedImageMetadata, CachedLayerMetadata};
+
+pub(crate) use metadata::FORMAT_VERSION;
