@@ -1,1 +1,14 @@
+//! The addon: the core's types as data that JavaScript can take.
+//!
+//! Results, events and options cross as JSON text, errors among them; one place in TypeScript turns a failure into an
+//! exception. Work that takes time runs on the core's own threads and settles a promise; nothing here blocks the event
+//! loop but `pullCached` and the helpers that say so.
 
+mod cache;
+mod layer_index;
+mod model;
+mod outcome;
+mod registry;
+mod runtime;
+mod task;
+mod types;

@@ -16,7 +16,7 @@ pub trait Source {
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     /// A bare tar.
     None,
     /// RFC 1952.
@@ -41,7 +41,7 @@ impl Compression {
 }
 
 /// Reads a layer's uncompressed bytes.
-pub struct Decoder<S: Source>(Kind<S>);
+pub(crate) struct Decoder<S: Source>(Kind<S>);
 
 enum Kind<S: Source> {
     Plain(Pieces<S>),
@@ -51,7 +51,7 @@ enum Kind<S: Source> {
 
 impl<S: Source> Decoder<S> {
     /// Looks at the first bytes and sets up what decodes them. Fails with `ERR_UNSUPPORTED_MEDIA_TYPE` on bzip2 or xz.
-    pub fn new(source: S) -> Result<Self> {
+    pub(crate) fn new(source: S) -> Result<Self> {
         let mut pieces = Pieces { source, piece: Bytes::new(), failure: None };
         let head = pieces.peek(6)?;
         let compression = Compression::sniff(&head).map_err(|name| ErrorKind::UnsupportedMediaType {
@@ -69,7 +69,7 @@ impl<S: Source> Decoder<S> {
     }
 
     /// Fills `room` with uncompressed bytes and returns how many; fewer than its length only at the end.
-    pub fn fill(&mut self, room: &mut [u8]) -> Result<usize> {
+    pub(crate) fn fill(&mut self, room: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < room.len() {
             let (read, name) = match &mut self.0 {
@@ -88,7 +88,7 @@ impl<S: Source> Decoder<S> {
     }
 
     /// Reads whatever compressed bytes a decoder left untouched, so that the source sees its own end.
-    pub fn drain_source(&mut self) -> Result<()> {
+    pub(crate) fn drain_source(&mut self) -> Result<()> {
         let pieces = self.pieces();
         pieces.piece = Bytes::new();
         while pieces.source.next_piece()?.is_some() {}

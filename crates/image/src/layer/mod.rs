@@ -24,5 +24,5 @@ pub use index::{DirectoryRecord, EntryRecord, LayerIndex};
 pub use limits::Limits;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
-pub use stat::OverrideStat;
+pub use stat::{OverrideStat, read_stat};
 pub use unpack::{Unpack, Unpacked, unpack};

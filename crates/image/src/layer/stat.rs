@@ -5,20 +5,18 @@ use std::ffi::CStr;
 /// Name of the attribute.
 pub(crate) const OVERRIDE_STAT: &CStr = c"user.containers.override_stat";
 
-/// Mask of the type bits in a mode.
-pub const S_IFMT: u32 = 0o170_000;
 /// Regular file.
-pub const S_IFREG: u32 = 0o100_000;
+pub(crate) const S_IFREG: u32 = 0o100_000;
 /// Directory.
-pub const S_IFDIR: u32 = 0o040_000;
+pub(crate) const S_IFDIR: u32 = 0o040_000;
 /// Symbolic link.
-pub const S_IFLNK: u32 = 0o120_000;
+pub(crate) const S_IFLNK: u32 = 0o120_000;
 /// Block device.
-pub const S_IFBLK: u32 = 0o060_000;
+pub(crate) const S_IFBLK: u32 = 0o060_000;
 /// Character device.
-pub const S_IFCHR: u32 = 0o020_000;
+pub(crate) const S_IFCHR: u32 = 0o020_000;
 /// Named pipe.
-pub const S_IFIFO: u32 = 0o010_000;
+pub(crate) const S_IFIFO: u32 = 0o010_000;
 
 const VERSION: u8 = 1;
 
@@ -55,8 +53,19 @@ impl OverrideStat {
     }
 }
 
+/// Reads the attribute of a file or directory, not following a link. `None` if it has none or not a valid one.
+pub fn read_stat(path: &std::path::Path) -> crate::error::Result<Option<OverrideStat>> {
+    use rustix::io::Errno;
+    let mut bytes = [0; 24];
+    match rustix::fs::lgetxattr(path, OVERRIDE_STAT, &mut bytes[..]) {
+        Ok(length) => Ok(OverrideStat::from_bytes(&bytes[..length])),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(errno) => Err(crate::error::ImageError::io("read the attribute of", path, errno)),
+    }
+}
+
 /// Packs a device number as glibc's `makedev` does, cut to 32 bits.
-pub fn makedev(major: u32, minor: u32) -> u32 {
+pub(crate) fn makedev(major: u32, minor: u32) -> u32 {
     ((major & 0xfff) << 8) | (minor & 0xff) | ((minor & 0x0fff_ff00) << 12)
 }
 

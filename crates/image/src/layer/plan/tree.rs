@@ -5,10 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use crate::layer::{
-    stat::{OverrideStat, S_IFMT},
-    tar::Timestamp,
-};
+use crate::layer::{stat::OverrideStat, tar::Timestamp};
 
 /// An entry: a name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,10 +45,6 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    pub(crate) fn type_bits(&self) -> u32 {
-        self.stat.mode & S_IFMT
-    }
-
     pub(crate) fn is_directory(&self) -> bool {
         self.content == Content::Directory
     }

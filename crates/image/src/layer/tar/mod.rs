@@ -53,8 +53,6 @@ pub(crate) struct Member<'a> {
     pub(crate) size: u64,
     /// Bytes of content that follow in the archive: all of a plain file, the segments of a sparse one.
     pub(crate) stored: u64,
-    /// True where the content has holes.
-    pub(crate) sparse: bool,
     /// Extended attributes.
     pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }

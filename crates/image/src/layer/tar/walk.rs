@@ -279,7 +279,6 @@ impl Walker {
             device: (local.device_major.unwrap_or(fields.device.0), local.device_minor.unwrap_or(fields.device.1)),
             size: if wanted { size } else { 0 },
             stored: if wanted { stored } else { 0 },
-            sparse,
             xattrs: &local.xattrs,
         })?;
         if !sparse {

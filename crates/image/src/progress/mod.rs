@@ -1,6 +1,10 @@
 //! Progress of a pull: what happens, told as events (SPEC §6), without ever slowing the work.
 
+mod queue;
+
 use std::sync::Arc;
+
+pub use queue::EventQueue;
 
 /// Something that happened in a pull. Byte counts are of compressed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

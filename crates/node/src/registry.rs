@@ -1,0 +1,116 @@
+//! The registry client.
+
+use std::{path::Path, sync::Arc};
+
+use microsandbox_image_core::{
+    GlobalCache, ImageError, Platform, Reference, Registry, Result, Settings, progress::Observer,
+    registry::ClientOptions,
+};
+use napi_derive::napi;
+
+use crate::{
+    model::parse_json,
+    outcome::guarded,
+    task::{Asker, NativeTask, Questions},
+    types::{PullText, RegistryText, ResolvedText, ResultText},
+};
+
+/// A client, made once and used for many pulls.
+#[napi]
+pub struct NativeRegistry {
+    registry: std::result::Result<Registry, String>,
+    /// Kept for clients that ask JavaScript for credentials: each pull has its own way back.
+    options: Option<(ClientOptions, Settings)>,
+}
+
+#[napi]
+impl NativeRegistry {
+    /// Takes the options' text. What is wrong with them is told by `check`.
+    #[napi(constructor)]
+    pub fn new(options: String) -> Self {
+        let mut kept = None;
+        let made = parse_json::<RegistryText>("options", &options).and_then(|options| {
+            let cache = GlobalCache::new(Path::new(&options.cache));
+            let platform = options.platform.clone().unwrap_or_default();
+            let (settings, asks) = (options.settings(), options.asks_for_credentials);
+            let client = options.into_client();
+            if asks {
+                kept = Some((client.clone(), settings.clone()));
+            }
+            Registry::new(cache, platform, client, settings)
+        });
+        let registry = made.map_err(|error| guarded::<()>(|| Err(error)));
+        Self { registry, options: kept }
+    }
+
+    /// The outcome of making it.
+    #[napi]
+    pub fn check(&self) -> String {
+        match &self.registry {
+            Ok(registry) => guarded(|| Ok(registry.platform().clone())),
+            Err(failure) => failure.clone(),
+        }
+    }
+
+    /// Answers from the cache, synchronously.
+    #[napi]
+    pub fn pull_cached(&self, reference: String, platform: Option<String>) -> String {
+        guarded(|| {
+            let reference = Reference::parse(&reference)?;
+            let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
+            Ok(self.get()?.pull_cached(&reference, platform.as_ref())?.map(ResultText::from))
+        })
+    }
+
+    /// Starts a pull.
+    #[napi]
+    pub fn pull(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+        let questions = Questions::new();
+        let registry = self.for_call(&questions);
+        NativeTask::start(questions, move |events, cancel| async move {
+            let reference = Reference::parse(&reference)?;
+            let options = parse_json::<PullText>("options", &options)?.into();
+            let observer: Arc<dyn Observer> = events;
+            let pulled = registry?.pull(&reference, &options, observer, cancel).await?;
+            Ok(ResultText::from(pulled))
+        })
+    }
+
+    /// Starts a resolve.
+    #[napi]
+    pub fn resolve(&self, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
+        let questions = Questions::new();
+        let registry = self.for_call(&questions);
+        NativeTask::start(questions, move |events, cancel| async move {
+            let reference = Reference::parse(&reference)?;
+            let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
+            let registry = registry?;
+            tokio::select! {
+                resolved = registry.resolve(&reference, platform.as_ref(), &*events) => {
+                    Ok(ResolvedText::new(reference.to_string(), resolved?))
+                }
+                () = cancel.cancelled() => Err(ImageError::aborted()),
+            }
+        })
+    }
+}
+
+impl NativeRegistry {
+    fn get(&self) -> Result<&Registry> {
+        self.registry.as_ref().map_err(|_| ImageError::internal("a client that was not made is used"))
+    }
+
+    fn for_call(&self, questions: &Arc<Questions>) -> Result<Registry> {
+        let registry = self.get()?;
+        match &self.options {
+            None => Ok(registry.clone()),
+            Some((client, settings)) => {
+                let client = ClientOptions {
+                    credential_provider: Some(Arc::new(Asker(Arc::clone(questions)))),
+                    ..client.clone()
+                };
+                Registry::new(registry.cache().clone(), registry.platform().clone(), client, settings.clone())
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A pull or a resolve at work: its result, its events, the credentials it asks for, and the switch that stops it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use microsandbox_image_core::{
+    ImageError, Result,
+    progress::EventQueue,
+    registry::{CredentialProvider, RegistryAuth},
+};
+use napi::{Env, bindgen_prelude::Object};
+use napi_derive::napi;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::parse_json,
+    outcome::{guarded, to_text},
+    runtime::{self, caught},
+    types::{AuthText, EventText},
+};
+
+/// Work that was started from JavaScript.
+#[napi]
+pub struct NativeTask {
+    events: Arc<EventQueue>,
+    result: watch::Receiver<Option<Arc<str>>>,
+    questions: Arc<Questions>,
+    cancel: CancellationToken,
+}
+
+/// Credentials that JavaScript is asked for.
+pub(crate) struct Questions {
+    next: AtomicU32,
+    asked: mpsc::UnboundedSender<(u32, String)>,
+    to_ask: tokio::sync::Mutex<mpsc::UnboundedReceiver<(u32, String)>>,
+    waiting: Mutex<HashMap<u32, oneshot::Sender<Result<Option<RegistryAuth>>>>>,
+}
+
+impl Questions {
+    pub(crate) fn new() -> Arc<Self> {
+        let (asked, to_ask) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            next: AtomicU32::new(0),
+            asked,
+            to_ask: tokio::sync::Mutex::new(to_ask),
+            waiting: Mutex::default(),
+        })
+    }
+}
+
+/// The provider that the core asks.
+pub(crate) struct Asker(pub(crate) Arc<Questions>);
+
+impl CredentialProvider for Asker {
+    fn credential(&self, host: &str) -> Pin<Box<dyn Future<Output = Result<Option<RegistryAuth>>> + Send>> {
+        let questions = Arc::clone(&self.0);
+        let host = host.to_owned();
+        Box::pin(async move {
+            let id = questions.next.fetch_add(1, Ordering::Relaxed);
+            let (answer, answered) = oneshot::channel();
+            if let Ok(mut waiting) = questions.waiting.lock() {
+                waiting.insert(id, answer);
+            }
+            let _ = questions.asked.send((id, host));
+            answered.await.unwrap_or(Ok(None))
+        })
+    }
+}
+
+impl NativeTask {
+    /// Starts `work` with a switch and a queue of its own.
+    pub(crate) fn start<T, W>(
+        questions: Arc<Questions>,
+        work: impl FnOnce(Arc<EventQueue>, CancellationToken) -> W,
+    ) -> napi::Result<Self>
+    where
+        T: serde::Serialize + Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (events, cancel) = (Arc::new(EventQueue::new()), CancellationToken::new());
+        let (settle, result) = watch::channel(None);
+        let work = work(Arc::clone(&events), cancel.clone());
+        let queue = Arc::clone(&events);
+        runtime::spawn(async move {
+            let outcome = caught(work).await;
+            let _ = settle.send(Some(to_text(outcome).into()));
+            queue.close();
+        })?;
+        Ok(Self { events, result, questions, cancel })
+    }
+}
+
+#[napi]
+impl NativeTask {
+    /// The outcome, as text.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn result<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let mut result = self.result.clone();
+        runtime::promise_of(env, async move {
+            match result.wait_for(Option::is_some).await {
+                Ok(text) => text.as_deref().unwrap_or_default().to_owned(),
+                Err(_) => to_text::<()>(Err(ImageError::internal("the work ended without a result"))),
+            }
+        })
+    }
+
+    /// The next events, as the text of a list; an empty text after the last one.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn next_events<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let events = Arc::clone(&self.events);
+        runtime::promise_of(env, async move {
+            match events.next_batch().await {
+                Some(batch) => {
+                    let batch: Vec<EventText> = batch.into_iter().filter_map(EventText::new).collect();
+                    serde_json::to_string(&batch).unwrap_or_default()
+                }
+                None => String::new(),
+            }
+        })
+    }
+
+    /// The next credential that is asked for, as the text of `{ id, host }`; an empty text when the work has ended.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn next_question<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let (questions, mut result) = (Arc::clone(&self.questions), self.result.clone());
+        runtime::promise_of(env, async move {
+            let mut to_ask = questions.to_ask.lock().await;
+            tokio::select! {
+                question = to_ask.recv() => match question {
+                    Some((id, host)) => serde_json::json!({ "id": id, "host": host }).to_string(),
+                    None => String::new(),
+                },
+                _ = result.wait_for(Option::is_some) => String::new(),
+            }
+        })
+    }
+
+    /// Answers a question: the text of a credential, or of null. `error` says that there is none to be had.
+    #[napi]
+    pub fn answer(&self, id: u32, credential: String, error: Option<String>) -> String {
+        guarded(|| {
+            let waiting = self.questions.waiting.lock().ok().and_then(|mut waiting| waiting.remove(&id));
+            let answer = match error {
+                Some(reason) => Err(microsandbox_image_core::ErrorKind::Unauthorized {
+                    registry: "the option auth".to_owned(),
+                    reason,
+                }
+                .into()),
+                None => parse_json::<Option<AuthText>>("auth", &credential).map(|auth| auth.map(Into::into)),
+            };
+            if let Some(waiting) = waiting {
+                let _ = waiting.send(answer);
+            }
+            Ok(())
+        })
+    }
+
+    /// Stops the work; the result is then an `ERR_ABORTED`.
+    #[napi]
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+}

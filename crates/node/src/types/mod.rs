@@ -1,0 +1,9 @@
+//! The core's types in JavaScript's spelling.
+
+mod event;
+mod image;
+mod options;
+
+pub(crate) use event::EventText;
+pub(crate) use image::{MetadataText, ResolvedText, ResultText};
+pub(crate) use options::{AuthText, PullText, RegistryText};

@@ -1,0 +1,170 @@
+/** The cache on disk: paths, hits, metadata. Shared at the same time with programs built on the Rust crate. */
+import { wrongType } from './errors.js';
+import type { NativeCache } from './native/binding.js';
+import { native, unwrap } from './native/index.js';
+import { absolute, defaultCacheDirectory } from './options.js';
+import { type Platform, platformJson } from './platform.js';
+import type { ImageConfig, LayerReport } from './pull.js';
+import { type Reference, referenceText } from './reference.js';
+
+/** What the cache remembers of a pulled image. Files the Rust crate wrote lack what is optional here. */
+export interface CachedImageMetadata {
+  /** Digest of the platform's manifest, as served. */
+  manifestDigest: string;
+  /** Digest of the image config. */
+  configDigest: string;
+  /** What a container runs. */
+  config: ImageConfig;
+  /** The layers, bottom first. */
+  layers: CachedLayerMetadata[];
+  /** Canonical reference. */
+  reference?: string;
+  /** Platform of the manifest. */
+  platform?: Platform;
+  /** Digest of the index it was chosen from. */
+  indexDigest?: string;
+  /** Media type of the manifest. */
+  manifestMediaType?: string;
+  /** The manifest as served. */
+  rawManifest?: string;
+  /** The image config as served. */
+  rawConfig?: string;
+  /** When it was pulled, in milliseconds since 1970. */
+  pulledAt?: number;
+  /** What could not be kept as it came, by layer digest. */
+  report: Record<string, LayerReport>;
+}
+
+/** What the cache remembers of a layer. */
+export interface CachedLayerMetadata {
+  /** Digest of the compressed blob. */
+  digest: string;
+  /** Media type from the manifest. */
+  mediaType: string | null;
+  /** Length of the blob in bytes. */
+  size: number | null;
+  /** Digest of the uncompressed layer; empty where it is not known. */
+  diffId: string;
+}
+
+/**
+ * One cache directory. Making the value touches nothing: directories are made when something is written, so a read-only
+ * cache serves hits.
+ *
+ * ```text
+ * <cache>/layers/<d>.tar.gz            compressed blob, whatever its compression
+ * <cache>/layers/<d>.tar.gz.part       unfinished download
+ * <cache>/layers/<d>.extracting/       unfinished extraction
+ * <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root
+ * <cache>/layers/<d>.index             sidecar index of the tree
+ * <cache>/layers/<d>.implicit_dirs     directories no entry described
+ * <cache>/layers/<d>.lock              held while extracting
+ * <cache>/layers/<d>.download.lock     held while downloading
+ * <cache>/images/<key>.json            metadata of a pulled reference
+ * <cache>/images/<key>.lock            held while that reference is pulled
+ * ```
+ * `<d>` is the digest with `_` for `:`; `<key>` is the hex sha256 of the canonical reference.
+ *
+ * All methods that take a digest throw {@link ImageError} `ERR_INVALID_DIGEST` for what is none.
+ */
+export class GlobalCache {
+  /** The directory, absolute. */
+  readonly directory: string;
+  readonly #native: NativeCache;
+
+  /** @param directory Default: `~/.microsandbox/cache`. */
+  constructor(directory: string = defaultCacheDirectory()) {
+    this.directory = absolute(directory, 'directory');
+    this.#native = new (native().NativeCache)(this.directory);
+  }
+
+  /** The compressed blob. */
+  layerBlobPath(digest: string): string {
+    return this.#layer(digest, 'blob');
+  }
+
+  /** An unfinished download. */
+  layerPartPath(digest: string): string {
+    return this.#layer(digest, 'part');
+  }
+
+  /** The finished tree. */
+  layerDir(digest: string): string {
+    return this.#layer(digest, 'tree');
+  }
+
+  /** An unfinished extraction. */
+  layerExtractingDir(digest: string): string {
+    return this.#layer(digest, 'extracting');
+  }
+
+  /** The sidecar index: see {@link LayerIndex}. */
+  layerIndexPath(digest: string): string {
+    return this.#layer(digest, 'index');
+  }
+
+  /** The list of directories that no entry described. */
+  layerImplicitDirsPath(digest: string): string {
+    return this.#layer(digest, 'implicit-dirs');
+  }
+
+  /** The lock held while extracting. */
+  layerLockPath(digest: string): string {
+    return this.#layer(digest, 'lock');
+  }
+
+  /** The lock held while downloading. */
+  layerDownloadLockPath(digest: string): string {
+    return this.#layer(digest, 'download-lock');
+  }
+
+  /** The metadata of a reference. For the default platform it is the file the Rust crate uses. */
+  imageMetadataPath(reference: string | Reference, platform?: Platform | string): string {
+    return unwrap(this.#native.imagePath(referenceText(reference), platformJson(platform, 'platform'), false));
+  }
+
+  /** The lock held while a reference is pulled. */
+  imageLockPath(reference: string | Reference, platform?: Platform | string): string {
+    return unwrap(this.#native.imagePath(referenceText(reference), platformJson(platform, 'platform'), true));
+  }
+
+  /** True if the layer's tree is there and whole. */
+  isExtracted(digest: string): boolean {
+    return this.allLayersExtracted([digest]);
+  }
+
+  /** True if all these layers' trees are there and whole. */
+  allLayersExtracted(digests: string[]): boolean {
+    if (!Array.isArray(digests)) throw wrongType('digests', 'an Array of strings', digests);
+    digests.forEach((digest, at) => {
+      if (typeof digest !== 'string') throw wrongType(`digests[${at}]`, 'of type string', digest);
+    });
+    return unwrap(this.#native.allExtracted(digests));
+  }
+
+  /** A reference's metadata; `null` if there are none or they are damaged. */
+  readImageMetadata(reference: string | Reference, platform?: Platform | string): CachedImageMetadata | null {
+    return unwrap(this.#native.readMetadata(referenceText(reference), platformJson(platform, 'platform')));
+  }
+
+  /** Writes a reference's metadata: beside, then renamed. */
+  async writeImageMetadata(
+    reference: string | Reference,
+    metadata: CachedImageMetadata,
+    platform?: Platform | string,
+  ): Promise<void> {
+    if (typeof metadata !== 'object' || (metadata as unknown) === null) throw wrongType('metadata', 'of type object', metadata);
+    const [text, json] = [referenceText(reference), platformJson(platform, 'platform')];
+    unwrap(await this.#native.writeMetadata(text, json, JSON.stringify(metadata)));
+  }
+
+  /** Forgets a reference; its layers stay. Says whether it was there. */
+  async deleteImageMetadata(reference: string | Reference, platform?: Platform | string): Promise<boolean> {
+    return unwrap(await this.#native.deleteMetadata(referenceText(reference), platformJson(platform, 'platform')));
+  }
+
+  #layer(digest: string, kind: string): string {
+    if (typeof digest !== 'string') throw wrongType('digest', 'of type string', digest);
+    return unwrap(this.#native.layerPath(digest, kind));
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * Finds and loads the addon. Every path is literal, so that bundlers, `bun build --compile` and asar archives see it.
+ */
+
+/** What a target needs to be named by: Node's platform and architecture, and the C library on Linux. */
+function target(): string {
+  const { platform, arch } = process;
+  return platform === 'linux' ? `linux-${arch}-${isMusl() ? 'musl' : 'gnu'}` : `${platform}-${arch}`;
+}
+
+/** True where the process runs on musl. glibc writes its version into the process report; musl has none. */
+function isMusl(): boolean {
+  // Bun and Deno answer this too; where nobody does, glibc is by far the likelier.
+  const report = process.report as unknown as { getReport?: () => { header?: { glibcVersionRuntime?: string } } };
+  try {
+    const header = report.getReport?.().header;
+    return header !== undefined && header.glibcVersionRuntime === undefined;
+  } catch {
+    return false;
+  }
+}
+
+/* eslint-disable @typescript-eslint/no-require-imports */
+const loaders: Record<string, (() => unknown)[]> = {
+  'linux-x64-gnu': [
+    () => require('../../microsandbox-image.linux-x64-gnu.node') as unknown,
+    () => require('microsandbox-image-linux-x64-gnu') as unknown,
+  ],
+  'linux-x64-musl': [
+    () => require('../../microsandbox-image.linux-x64-musl.node') as unknown,
+    () => require('microsandbox-image-linux-x64-musl') as unknown,
+  ],
+  'linux-arm64-gnu': [
+    () => require('../../microsandbox-image.linux-arm64-gnu.node') as unknown,
+    () => require('microsandbox-image-linux-arm64-gnu') as unknown,
+  ],
+  'linux-arm64-musl': [
+    () => require('../../microsandbox-image.linux-arm64-musl.node') as unknown,
+    () => require('microsandbox-image-linux-arm64-musl') as unknown,
+  ],
+  'darwin-x64': [
+    () => require('../../microsandbox-image.darwin-x64.node') as unknown,
+    () => require('microsandbox-image-darwin-x64') as unknown,
+  ],
+  'darwin-arm64': [
+    () => require('../../microsandbox-image.darwin-arm64.node') as unknown,
+    () => require('microsandbox-image-darwin-arm64') as unknown,
+  ],
+};
+/* eslint-enable @typescript-eslint/no-require-imports */
+
+/** Loads the addon. Throws an `Error` that names the true cause and what to do. */
+export function loadAddon(): unknown {
+  const name = target();
+  const candidates = loaders[name];
+  if (candidates === undefined) {
+    throw new Error(
+      `microsandbox-image does not support ${name}. Supported: ${Object.keys(loaders).join(', ')}. On Windows, use WSL 2.`,
+    );
+  }
+  const failures: unknown[] = [];
+  for (const load of candidates) {
+    try {
+      return load();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw new Error(explain(name, failures), { cause: failures.find((failure) => !isMissing(failure)) ?? failures.at(-1) });
+}
+
+function isMissing(error: unknown): boolean {
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return code === 'MODULE_NOT_FOUND' || (typeof message === 'string' && /cannot find (module|package)/i.test(message));
+}
+
+function explain(name: string, failures: unknown[]): string {
+  const found = failures.find((failure) => !isMissing(failure));
+  if (found === undefined) {
+    return (
+      `The native part of microsandbox-image for ${name} is not installed (package microsandbox-image-${name}). ` +
+      'Reinstall without --omit=optional or --no-optional; in a checkout run `npm run build`.'
+    );
+  }
+  const reason = found instanceof Error ? found.message : String(found);
+  if (/GLIBC_/.test(reason)) {
+    return `The native part of microsandbox-image needs glibc 2.28 or newer; this system is older: ${reason}`;
+  }
+  if (/invalid ELF header|wrong ELF class|incompatible architecture/i.test(reason)) {
+    return `The native part of microsandbox-image was built for another machine than ${name}; delete node_modules and install here: ${reason}`;
+  }
+  return `The native part of microsandbox-image for ${name} can't be loaded: ${reason}`;
+}

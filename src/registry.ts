@@ -1,0 +1,114 @@
+/** The client: pulls images into one cache. */
+import { GlobalCache } from './cache.js';
+import type { CredentialCallback } from './credentials.js';
+import { wrongType } from './errors.js';
+import type { NativeRegistry } from './native/binding.js';
+import { native, unwrap } from './native/index.js';
+import { defaultCacheDirectory, type PullOptions, pullText, type RegistryOptions, registryText } from './options.js';
+import { type Platform, platformJson } from './platform.js';
+import { type ImageConfig, type Pull, type PullResult, runTask, toPull } from './pull.js';
+import { type Reference, referenceText } from './reference.js';
+
+/** What an image consists of, as its registry says. */
+export interface ResolvedImage {
+  /** Canonical reference. */
+  reference: string;
+  /** Platform of the chosen manifest. */
+  platform: Platform;
+  /** Digest of the platform's manifest, of the bytes as served. */
+  manifestDigest: string;
+  /** Digest of the index it was chosen from. */
+  indexDigest?: string;
+  /** Media type of the manifest. */
+  manifestMediaType: string;
+  /** Digest of the image config. */
+  configDigest: string;
+  /** What a container runs. */
+  config: ImageConfig;
+  /** The layers, bottom first; `size` is the compressed length in bytes. */
+  layers: { digest: string; diffId: string; mediaType: string; size: number }[];
+  /** Why this manifest was chosen. */
+  reason: string;
+  /** All manifests of the index; attestations are never chosen. */
+  candidates: { platform?: Platform; digest: string; attestation: boolean }[];
+  /** The manifest as served. */
+  rawManifest: string;
+  /** The index as served. */
+  rawIndex?: string;
+  /** The image config as served. */
+  rawConfig: string;
+}
+
+/**
+ * A client for registries, bound to one cache and one platform. Making one opens no socket and touches no file.
+ *
+ * ```ts
+ * const registry = new Registry({ cache: '/var/cache/images' });
+ * const { layers, config } = await registry.pull('alpine:3.20');
+ * ```
+ */
+export class Registry {
+  /** The cache. */
+  readonly cache: GlobalCache;
+  /** The platform that is pulled where a call names none. */
+  readonly platform: Platform;
+  readonly #native: NativeRegistry;
+  readonly #askForCredential: CredentialCallback | undefined;
+
+  /**
+   * @throws {@link ImageError} `ERR_INVALID_OPTION` on bad certificates, mirrors, proxy or platform; `TypeError` on a
+   * wrong type.
+   */
+  constructor(options: RegistryOptions = {}) {
+    if (typeof options !== 'object' || (options as unknown) === null) throw wrongType('options', 'of type object', options);
+    const { cache = defaultCacheDirectory() } = options;
+    this.cache = cache instanceof GlobalCache ? cache : new GlobalCache(cache);
+    this.#native = new (native().NativeRegistry)(registryText(options, this.cache));
+    this.platform = unwrap<Platform>(this.#native.check());
+    this.#askForCredential = typeof options.auth === 'function' ? options.auth : undefined;
+  }
+
+  /**
+   * Pulls an image: resolves it, downloads what the cache lacks, verifies every byte, extracts, remembers.
+   *
+   * Rejects with an {@link ImageError}, or with the signal's reason. Wrong types of arguments throw at once.
+   */
+  pull(reference: string | Reference, options: PullOptions = {}): Pull {
+    const [text, pull] = [referenceText(reference), pullText(options)];
+    return toPull(runTask<PullResult>(() => this.#native.pull(text, pull), options.signal, this.#askForCredential));
+  }
+
+  /**
+   * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole.
+   *
+   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+   */
+  pullCached(reference: string | Reference): PullResult | null {
+    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference)));
+  }
+
+  /**
+   * Finds out what an image consists of: manifest and config for the platform, and why they were chosen. Fetches no layer
+   * and writes nothing.
+   */
+  resolve(
+    reference: string | Reference,
+    options: { signal?: AbortSignal; platform?: Platform | string } = {},
+  ): Promise<ResolvedImage> {
+    const [text, platform] = [referenceText(reference), platformJson(options.platform, 'options.platform')];
+    const start = (): ReturnType<NativeRegistry['resolve']> => this.#native.resolve(text, platform);
+    return runTask<ResolvedImage>(start, options.signal, this.#askForCredential).result;
+  }
+}
+
+/**
+ * Pulls an image with the default cache and platform, or those in the options.
+ *
+ * ```ts
+ * import { pull } from 'microsandbox-image';
+ * const { layers } = await pull('alpine');
+ * ```
+ */
+export function pull(reference: string | Reference, options: RegistryOptions & PullOptions = {}): Pull {
+  return new Registry(options).pull(reference, options);
+}
