@@ -1,0 +1,141 @@
+/** `microsandbox-image pull REFERENCE…` */
+import { readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import type { PullOptions, RegistryOptions } from '../options.js';
+import type { PullResult } from '../pull.js';
+import { Registry } from '../registry.js';
+import { Interrupted, Usage } from './failure.js';
+import { watcher } from './progress.js';
+
+interface Flags {
+  cacheDir?: string;
+  platform?: string;
+  policy?: PullOptions['policy'];
+  force?: boolean;
+  json?: boolean;
+  quiet?: boolean;
+  insecure: string[];
+  caCert: string[];
+  username?: string;
+  passwordStdin?: boolean;
+  mirror: string[];
+  timeout?: string;
+}
+
+/** Adds the options of all commands that talk to a registry. */
+export function addRegistryOptions(command: Command): Command {
+  return command
+    .option('--cache-dir <dir>', 'cache directory (default: ~/.microsandbox/cache)')
+    .option('--platform <os/arch[/variant]>', 'platform to pull (default: linux on this CPU)')
+    .option('--insecure <host>', 'host that may be spoken to in plain HTTP; repeatable', collect, [])
+    .option('--ca-cert <file>', 'PEM file with certificates to trust; repeatable', collect, [])
+    .option('--username <name>', 'name to log in with; needs --password-stdin')
+    .option('--password-stdin', 'read the password from standard input')
+    .option('--mirror <host=url>', 'server to try before a registry; repeatable', collect, [])
+    .option('--timeout <seconds>', 'give up on a silent server after this long')
+    .option('--json', 'print one JSON object a reference on stdout');
+}
+
+export function addPull(program: Command): void {
+  const command = program.command('pull').description('pull images into the cache').argument('<reference...>', 'images');
+  addRegistryOptions(command)
+    .addOption(
+      new Option('--policy <policy>', 'when the registry is asked').choices(['if-missing', 'always', 'never']).default('if-missing'),
+    )
+    .option('--force', 'fetch and extract again')
+    .option('-q, --quiet', 'no progress')
+    .addHelpText(
+      'after',
+      '\nPrints the manifest digest of each image.\n\nExamples:\n  $ microsandbox-image pull alpine:3.20\n' +
+        '  $ microsandbox-image pull --platform linux/arm64 --json debian:12\n',
+    )
+    .action(pullAll);
+}
+
+async function pullAll(references: string[], flags: Flags): Promise<void> {
+  const registry = new Registry(registryOptions(flags));
+  const options = { policy: flags.policy, force: flags.force } as PullOptions;
+  for (const reference of references) {
+    const result = await pullOne(registry, reference, options, flags.quiet === true || flags.json === true);
+    process.stdout.write(`${flags.json === true ? JSON.stringify(result) : result.manifestDigest}\n`);
+  }
+}
+
+async function pullOne(registry: Registry, reference: string, options: PullOptions, quiet: boolean): Promise<PullResult> {
+  return interruptible(async (signal) => {
+    const pull = registry.pull(reference, { ...options, signal });
+    const watch = watcher(quiet);
+    try {
+      for await (const event of pull) watch.tell(event);
+    } finally {
+      watch.end();
+    }
+    return pull;
+  });
+}
+
+/** Runs work that Ctrl-C stops cleanly; a second Ctrl-C stops at once. */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    if (controller.signal.aborted) process.exit(130);
+    controller.abort(new Interrupted());
+  };
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  try {
+    return await work(controller.signal);
+  } finally {
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+  }
+}
+
+/** The options of a client from the flags. */
+export function registryOptions(flags: Partial<Flags>): RegistryOptions {
+  const timeout = flags.timeout === undefined ? undefined : milliseconds(flags.timeout);
+  return {
+    ...(flags.cacheDir === undefined ? {} : { cache: flags.cacheDir }),
+    ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+    ...(flags.insecure === undefined ? {} : { insecure: flags.insecure }),
+    ...(flags.caCert === undefined ? {} : { caCertificates: flags.caCert.map(readPem) }),
+    ...(flags.mirror === undefined ? {} : { mirrors: mirrors(flags.mirror) }),
+    ...login(flags),
+    ...(timeout === undefined ? {} : { connectTimeout: timeout, stallTimeout: timeout }),
+  };
+}
+
+function login(flags: Partial<Flags>): RegistryOptions {
+  if (flags.username === undefined && flags.passwordStdin !== true) return {};
+  if (flags.username === undefined || flags.passwordStdin !== true) {
+    throw new Usage('--username and --password-stdin go together');
+  }
+  const password = readFileSync(0, 'utf8').replace(/\r?\n$/, '');
+  return { auth: { username: flags.username, password } };
+}
+
+function readPem(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new Usage(`--ca-cert ${file} can't be read: ${(error as Error).message}`);
+  }
+}
+
+function mirrors(pairs: string[]): Record<string, string[]> {
+  const all: Record<string, string[]> = {};
+  for (const pair of pairs) {
+    const [, host, url] = /^([^=]+)=(.+)$/.exec(pair) ?? [];
+    if (host === undefined || url === undefined) throw new Usage(`--mirror takes HOST=URL, not ${pair}`);
+    (all[host] ??= []).push(url);
+  }
+  return all;
+}
+
+function milliseconds(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() === '' || !(seconds > 0) || seconds > 86_400) throw new Usage(`--timeout takes seconds above 0, not ${text}`);
+  return Math.ceil(seconds * 1000);
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
