@@ -24,7 +24,7 @@ export interface FaultMatch {
 
 /**
  * What goes wrong. Bytes count the answer's body; times are milliseconds. The first fault that replaces the answer
- * (`drop`, `status`, `redirect`, `challenge`) wins; all others add up. Those that shape a body only meet answers that
+ * (`drop`, `status`, `redirect`, `challenge`) wins, and those after it wait for a later request; all others add up. Those that shape a body only meet answers that
  * succeed, so a request that was sent away for its login doesn't use them up.
  */
 export type FaultAction =
@@ -87,8 +87,8 @@ export interface Faults {
   clear(): void;
 }
 
-/** Faults that decide before the registry does. */
-const EARLY: ReadonlySet<FaultAction['do']> = new Set(['latency', 'drop', 'status', 'redirect', 'challenge']);
+/** Faults that put another answer in the place of the registry's own: one is enough for a request. */
+const REPLACING: ReadonlySet<FaultAction['do']> = new Set(['drop', 'status', 'redirect', 'challenge']);
 
 interface Line {
   readonly fault: Fault;
@@ -120,20 +120,28 @@ export class FaultScript implements Faults {
     this.#lines = [];
   }
 
-  /** The faults that hit a request before it is answered. Counts them. */
+  /** The faults that hit a request before it is answered; at most one of them replaces the answer. Counts them. */
   early(request: LoggedRequest): Fault[] {
-    return this.#take(request, (action) => EARLY.has(action));
+    return this.#take(request, (action, sofar) => {
+      if (!REPLACING.has(action)) return action === 'latency';
+      return !sofar.some((fault) => REPLACING.has(fault.do));
+    });
   }
 
   /** The faults that hit a successful answer. Counts them. */
   late(request: LoggedRequest): Fault[] {
-    return this.#take(request, (action) => !EARLY.has(action));
+    return this.#take(request, (action) => action !== 'latency' && !REPLACING.has(action));
   }
 
-  #take(request: LoggedRequest, phase: (action: FaultAction['do']) => boolean): Fault[] {
-    const hit = this.#lines.filter((line) => phase(line.fault.do) && matches(line.fault, request) && isDue(line));
-    for (const { fault } of hit) request.faults.push(fault.do);
-    return hit.map((line) => line.fault);
+  #take(request: LoggedRequest, wanted: (action: FaultAction['do'], sofar: Fault[]) => boolean): Fault[] {
+    const hit: Fault[] = [];
+    for (const line of this.#lines) {
+      const { fault } = line;
+      if (!wanted(fault.do, hit) || !matches(fault, request) || !isDue(line)) continue;
+      hit.push(fault);
+      request.faults.push(fault.do);
+    }
+    return hit;
   }
 }
 

@@ -39,6 +39,8 @@ export class Listener {
   readonly #server: ReturnType<typeof createServer> | ReturnType<typeof createTlsServer>;
   readonly #sockets = new Set<Socket>();
   readonly #scheme: string;
+  /** `address:port`, an IPv6 address in brackets; kept after the port was freed. */
+  host = '';
   #peak = 0;
   #total = 0;
 
@@ -63,12 +65,9 @@ export class Listener {
         resolve();
       });
     });
+    const bound = server.address() as AddressInfo;
+    listener.host = `${bound.address.includes(':') ? `[${bound.address}]` : bound.address}:${bound.port}`;
     return listener;
-  }
-
-  get host(): string {
-    const { address, port } = this.#server.address() as AddressInfo;
-    return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
   }
 
   get url(): string {
@@ -83,6 +82,7 @@ export class Listener {
   close(): Promise<void> {
     return new Promise((resolve) => {
       this.#server.close(() => {
+        this.#sockets.clear();
         resolve();
       });
       for (const socket of this.#sockets) socket.destroy();
