@@ -2,7 +2,19 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/**', '**/target/**', '**/node_modules/**', 'index.d.ts', 'index.d.mts', 'testing.d.ts', 'testing.d.mts', 'src/native/binding.d.ts', '.cache/**'] },
+  {
+    ignores: [
+      'dist/**',
+      '**/target/**',
+      '**/node_modules/**',
+      'index.d.ts',
+      'index.d.mts',
+      'testing.d.ts',
+      'testing.d.mts',
+      'src/native/binding.d.ts',
+      '.cache/**',
+    ],
+  },
   js.configs.recommended,
   {
     files: ['**/*.ts'],
@@ -23,5 +35,17 @@ export default tseslint.config(
       '@typescript-eslint/no-non-null-assertion': 'off',
     },
   },
-  { files: ['**/*.mjs', '**/*.cjs'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly', require: 'readonly', module: 'readonly', setTimeout: 'readonly' } } },
+  {
+    files: ['**/*.mjs', '**/*.cjs'],
+    languageOptions: {
+      globals: {
+        process: 'readonly',
+        console: 'readonly',
+        URL: 'readonly',
+        require: 'readonly',
+        module: 'readonly',
+        setTimeout: 'readonly',
+      },
+    },
+  },
 );

@@ -153,7 +153,8 @@ export class GlobalCache {
     metadata: CachedImageMetadata,
     platform?: Platform | string,
   ): Promise<void> {
-    if (typeof metadata !== 'object' || (metadata as unknown) === null) throw wrongType('metadata', 'of type object', metadata);
+    if (typeof metadata !== 'object' || (metadata as unknown) === null)
+      throw wrongType('metadata', 'of type object', metadata);
     const [text, json] = [referenceText(reference), platformJson(platform, 'platform')];
     unwrap(await this.#native.writeMetadata(text, json, JSON.stringify(metadata)));
   }

@@ -20,7 +20,7 @@ export function checkAuth(auth: unknown, name: string): RegistryAuth {
 
 /** @internal Answers what the addon asks, until the task has ended. */
 export async function answerQuestions(task: NativeTask, ask: CredentialCallback): Promise<void> {
-  for (let question; (question = await task.nextQuestion()) !== ''; ) {
+  for (let question; (question = await task.nextQuestion()) !== '';) {
     const { id, host } = JSON.parse(question) as { id: number; host: string };
     try {
       const auth = await ask(host);

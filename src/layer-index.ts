@@ -62,7 +62,9 @@ export class LayerIndex {
   /** The directory at a path; `null` if there is none. */
   directory(path: string): IndexDirectory | null {
     if (typeof path !== 'string') throw wrongType('path', 'of type string', path);
-    const text = unwrap<(Omit<IndexDirectory, 'entries'> & { entries: EntryText[] }) | null>(this.#native.directory(path));
+    const text = unwrap<(Omit<IndexDirectory, 'entries'> & { entries: EntryText[] }) | null>(
+      this.#native.directory(path),
+    );
     return text === null ? null : { ...text, entries: text.entries.map(toEntry) };
   }
 

@@ -115,9 +115,11 @@ export function registryText(options: RegistryOptions, cache: GlobalCache): stri
   if (insecure !== undefined && typeof insecure !== 'boolean' && !Array.isArray(insecure)) {
     throw wrongType('options.insecure', 'of type boolean or an Array of strings', insecure);
   }
-  if (options.proxy !== undefined) text['proxy'] = options.proxy === null ? null : checkString(options.proxy, 'options.proxy');
+  if (options.proxy !== undefined)
+    text['proxy'] = options.proxy === null ? null : checkString(options.proxy, 'options.proxy');
   if (options.lockTimeout !== undefined) {
-    text['lockTimeout'] = options.lockTimeout === null ? null : checkCount(options.lockTimeout, 'options.lockTimeout', 0);
+    text['lockTimeout'] =
+      options.lockTimeout === null ? null : checkCount(options.lockTimeout, 'options.lockTimeout', 0);
   }
   return JSON.stringify(text);
 }

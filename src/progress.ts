@@ -9,7 +9,13 @@
 export type PullProgress =
   | { type: 'resolving'; reference: string }
   | { type: 'resolved'; reference: string; manifestDigest: string; layerCount: number; totalDownloadBytes?: number }
-  | { type: 'layer-download-progress'; layerIndex: number; digest: string; downloadedBytes: number; totalBytes?: number }
+  | {
+      type: 'layer-download-progress';
+      layerIndex: number;
+      digest: string;
+      downloadedBytes: number;
+      totalBytes?: number;
+    }
   | { type: 'layer-download-complete'; layerIndex: number; digest: string; downloadedBytes: number }
   | { type: 'layer-extract-started'; layerIndex: number; diffId: string }
   | { type: 'layer-extract-progress'; layerIndex: number; bytesRead: number; totalBytes: number }
@@ -32,7 +38,7 @@ export interface EventSource {
 export async function* eventsOf(task: EventSource): AsyncGenerator<PullProgress, void, void> {
   let finished = false;
   try {
-    for (let batch; (batch = await task.nextEvents()) !== ''; ) yield* JSON.parse(batch, dropNull) as PullProgress[];
+    for (let batch; (batch = await task.nextEvents()) !== '';) yield* JSON.parse(batch, dropNull) as PullProgress[];
     finished = true;
   } finally {
     if (!finished) task.cancel();

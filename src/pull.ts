@@ -91,27 +91,27 @@ export function runTask<T>(
   };
   signal?.addEventListener('abort', stop, { once: true });
   if (askForCredential !== undefined) void answerQuestions(task, askForCredential);
-  const result = task.result().then(
-    (text) => {
-      signal?.removeEventListener('abort', stop);
-      try {
-        return unwrap<T>(text);
-      } catch (error) {
-        if (signal?.aborted === true && (error as { code?: unknown }).code === 'ERR_ABORTED') throw signal.reason;
-        throw error;
-      }
-    },
-  );
+  const result = task.result().then((text) => {
+    signal?.removeEventListener('abort', stop);
+    try {
+      return unwrap<T>(text);
+    } catch (error) {
+      if (signal?.aborted === true && (error as { code?: unknown }).code === 'ERR_ABORTED') throw signal.reason;
+      throw error;
+    }
+  });
   return { result, events: () => eventsOf(task) };
 }
 
-/* eslint-disable-next-line @typescript-eslint/require-await */
 async function* noEvents(): AsyncGenerator<PullProgress, void, void> {
   /* There was nothing to tell. */
 }
 
 /** @internal The promise with the events on it. */
-export function toPull(task: { result: Promise<PullResult>; events: () => AsyncGenerator<PullProgress, void, void> }): Pull {
+export function toPull(task: {
+  result: Promise<PullResult>;
+  events: () => AsyncGenerator<PullProgress, void, void>;
+}): Pull {
   let events: AsyncGenerator<PullProgress, void, void> | undefined;
   return Object.assign(task.result, {
     [Symbol.asyncIterator](): AsyncIterator<PullProgress> {

@@ -60,7 +60,8 @@ export class Registry {
    * wrong type.
    */
   constructor(options: RegistryOptions = {}) {
-    if (typeof options !== 'object' || (options as unknown) === null) throw wrongType('options', 'of type object', options);
+    if (typeof options !== 'object' || (options as unknown) === null)
+      throw wrongType('options', 'of type object', options);
     const { cache = defaultCacheDirectory() } = options;
     this.cache = cache instanceof GlobalCache ? cache : new GlobalCache(cache);
     this.#native = new (native().NativeRegistry)(registryText(options, this.cache));

@@ -6,7 +6,9 @@ import { ImageError } from '../errors.js';
 import { addRegistryOptions, interruptible, registryOptions } from './pull.js';
 
 export function addCacheCommands(program: Command): void {
-  const inspect = program.command('inspect').description('show an image of the cache, or of its registry with --remote');
+  const inspect = program
+    .command('inspect')
+    .description('show an image of the cache, or of its registry with --remote');
   addRegistryOptions(inspect.argument('<reference>', 'image'))
     .option('--raw', 'print the manifest as served')
     .option('--remote', 'ask the registry')

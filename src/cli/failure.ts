@@ -29,7 +29,8 @@ const NEXT: Partial<Record<ImageErrorCode, string>> = {
 export function report(error: unknown, json: boolean, exitCode: number): number {
   const { code, message } = facts(error);
   if (json) {
-    const more = error instanceof ImageError ? { reference: error.reference, layer: error.layer, details: error.details } : {};
+    const more =
+      error instanceof ImageError ? { reference: error.reference, layer: error.layer, details: error.details } : {};
     process.stdout.write(`${JSON.stringify({ error: { code, message, ...more } })}\n`);
   } else {
     const next = NEXT[code as ImageErrorCode];

@@ -15,7 +15,10 @@ export async function run(argv: readonly string[]): Promise<number> {
     .showSuggestionAfterError()
     .exitOverride()
     .configureOutput({ outputError: () => undefined })
-    .addHelpText('after', '\nExamples:\n  $ microsandbox-image pull alpine:3.20\n  $ microsandbox-image pull --json ghcr.io/org/app\n');
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ microsandbox-image pull alpine:3.20\n  $ microsandbox-image pull --json ghcr.io/org/app\n',
+    );
   addPull(program);
   addCacheCommands(program);
   const json = argv.includes('--json');
@@ -26,7 +29,8 @@ export async function run(argv: readonly string[]): Promise<number> {
     if (error instanceof CommanderError) return usageExit(error, json);
     if (error instanceof Interrupted) return report(error, json, 130);
     if (error instanceof Usage || error instanceof TypeError) return report(error, json, 2);
-    if (error instanceof ImageError && /^ERR_INVALID_(REFERENCE|OPTION|DIGEST)$/.test(error.code)) return report(error, json, 2);
+    if (error instanceof ImageError && /^ERR_INVALID_(REFERENCE|OPTION|DIGEST)$/.test(error.code))
+      return report(error, json, 2);
     return report(error, json, 1);
   }
 }

@@ -37,10 +37,15 @@ export function addRegistryOptions(command: Command): Command {
 }
 
 export function addPull(program: Command): void {
-  const command = program.command('pull').description('pull images into the cache').argument('<reference...>', 'images');
+  const command = program
+    .command('pull')
+    .description('pull images into the cache')
+    .argument('<reference...>', 'images');
   addRegistryOptions(command)
     .addOption(
-      new Option('--policy <policy>', 'when the registry is asked').choices(['if-missing', 'always', 'never']).default('if-missing'),
+      new Option('--policy <policy>', 'when the registry is asked')
+        .choices(['if-missing', 'always', 'never'])
+        .default('if-missing'),
     )
     .option('--force', 'fetch and extract again')
     .option('-q, --quiet', 'no progress')
@@ -61,7 +66,12 @@ async function pullAll(references: string[], flags: Flags): Promise<void> {
   }
 }
 
-async function pullOne(registry: Registry, reference: string, options: PullOptions, quiet: boolean): Promise<PullResult> {
+async function pullOne(
+  registry: Registry,
+  reference: string,
+  options: PullOptions,
+  quiet: boolean,
+): Promise<PullResult> {
   return interruptible(async (signal) => {
     const pull = registry.pull(reference, { ...options, signal });
     const watch = watcher(quiet);
@@ -132,7 +142,8 @@ function mirrors(pairs: string[]): Record<string, string[]> {
 
 function milliseconds(text: string): number {
   const seconds = Number(text);
-  if (text.trim() === '' || !(seconds > 0) || seconds > 86_400) throw new Usage(`--timeout takes seconds above 0, not ${text}`);
+  if (text.trim() === '' || !(seconds > 0) || seconds > 86_400)
+    throw new Usage(`--timeout takes seconds above 0, not ${text}`);
   return Math.ceil(seconds * 1000);
 }
 

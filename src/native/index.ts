@@ -16,7 +16,8 @@ export function native(): typeof Binding {
   return loaded;
 }
 
-/** The value of an outcome's text, or its failure thrown. */
+/** The value of an outcome's text, or its failure thrown. The caller says what the addon promises to answer. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters
 export function unwrap<T>(text: string): T {
   const outcome = JSON.parse(text) as { ok: T } | { failure: Failure };
   if ('ok' in outcome) return outcome.ok;

@@ -66,7 +66,9 @@ export function loadAddon(): unknown {
       failures.push(error);
     }
   }
-  throw new Error(explain(name, failures), { cause: failures.find((failure) => !isMissing(failure)) ?? failures.at(-1) });
+  throw new Error(explain(name, failures), {
+    cause: failures.find((failure) => !isMissing(failure)) ?? failures.at(-1),
+  });
 }
 
 function isMissing(error: unknown): boolean {
@@ -82,8 +84,8 @@ function explain(name: string, failures: unknown[]): string {
       'Reinstall without --omit=optional or --no-optional; in a checkout run `npm run build`.'
     );
   }
-  const reason = found instanceof Error ? found.message : String(found);
-  if (/GLIBC_/.test(reason)) {
+  const reason = found instanceof Error ? found.message : 'an unknown reason';
+  if (reason.includes('GLIBC_')) {
     return `The native part of microsandbox-image needs glibc 2.28 or newer; this system is older: ${reason}`;
   }
   if (/invalid ELF header|wrong ELF class|incompatible architecture/i.test(reason)) {

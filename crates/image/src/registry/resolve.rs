@@ -213,7 +213,12 @@ async fn fetch_config(
     let ask = Ask { repository: reference.repository(), path: &path, accept: None, from: 0, what: &what };
     let (response, endpoint) = client.ask(reference, &ask, Sources::All, &mut 0, observer).await?;
     let stall = client.transport.options.stall_timeout;
-    let bytes = read_body(response, config.size as usize, stall, &endpoint.host, &what).await?;
+    let bytes = read_body(response, config.size as usize, stall, &endpoint.host, &what).await.map_err(|error| {
+        match error.kind() {
+            ErrorKind::Limit { .. } => mismatch(&what, format!("{} bytes", config.size), "more".to_owned()),
+            _ => error,
+        }
+    })?;
     let actual = Digest::of(config.digest.algorithm(), &bytes);
     if actual != config.digest {
         return Err(mismatch(&what, config.digest.to_string(), actual.to_string()));

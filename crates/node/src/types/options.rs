@@ -66,7 +66,13 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Re
 pub(crate) enum AuthText {
     Basic { username: String, password: String },
     Token { token: String },
-    Word(String),
+    Anonymous(Anonymous),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Anonymous {
+    Anonymous,
 }
 
 impl From<AuthText> for RegistryAuth {
@@ -74,7 +80,7 @@ impl From<AuthText> for RegistryAuth {
         match auth {
             AuthText::Basic { username, password } => Self::Basic { username, password: Secret::new(password) },
             AuthText::Token { token } => Self::Token(Secret::new(token)),
-            AuthText::Word(_) => Self::Anonymous,
+            AuthText::Anonymous(Anonymous::Anonymous) => Self::Anonymous,
         }
     }
 }
