@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { must, run } from './programs.js';
 
-const directory = join(import.meta.dirname, '..', 'original');
+const directory = join(__dirname, '..', 'original');
 const program = join(directory, 'target', 'release', 'original');
 
 export interface OriginalResult {

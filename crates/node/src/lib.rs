@@ -4,7 +4,7 @@
 //! exception. Work that takes time runs on the core's own threads and settles a promise; nothing here blocks the event
 //! loop but `pullCached` and the helpers that say so.
 
-#![allow(unreachable_pub, reason = "what the addon exports is found by its macro, not by path")]
+#![allow(unreachable_pub, dead_code, reason = "what the addon exports is found by its macro, not by path")]
 
 mod cache;
 mod layer_index;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     layer::{
-        apply::{Directories, FileMeta, Writers, finish_directories},
+        apply::{Directories, DirectoryXattrs, FileMeta, Writers, finish_directories},
         block::{Block, Pool, Slice},
         decode::{Decoder, Source},
         halt::Halt,
@@ -167,7 +167,7 @@ struct Builder {
     /// The writer that takes the content of the file at hand.
     current: Option<Current>,
     layer_bytes: u64,
-    xattrs: HashMap<EntryId, Vec<(Vec<u8>, Vec<u8>)>>,
+    xattrs: DirectoryXattrs,
 }
 
 struct Current {

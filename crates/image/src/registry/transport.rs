@@ -45,6 +45,8 @@ pub(super) struct Ask<'a> {
     pub(super) what: &'a str,
 }
 
+type ServerAndRepository = (String, String);
+
 pub(super) struct Transport {
     pub(super) options: Arc<ClientOptions>,
     proxies: Proxies,
@@ -53,7 +55,7 @@ pub(super) struct Transport {
     secure: Mutex<HashMap<Duration, Client>>,
     tokens: Tokens,
     schemes: Mutex<HashMap<String, &'static str>>,
-    credentials: Mutex<HashMap<(String, String), Arc<OnceCell<RegistryAuth>>>>,
+    credentials: Mutex<HashMap<ServerAndRepository, Arc<OnceCell<RegistryAuth>>>>,
     resting: Mutex<HashMap<String, Instant>>,
 }
 

@@ -7,5 +7,5 @@ mod writers;
 mod xattr;
 
 pub(crate) use directories::Directories;
-pub(crate) use finish::finish_directories;
+pub(crate) use finish::{DirectoryXattrs, finish_directories};
 pub(crate) use writers::{FileMeta, Writers};
