@@ -259,9 +259,7 @@ describe('stopping a pull', () => {
     server.faults.clear();
     server.requests.length = 0;
     await new Registry({ cache }).pull(server.reference('big:1'));
-    const blob = server.requests.find(
-      ({ path, headers }) => path.includes('/blobs/') && headers.range !== undefined,
-    );
+    const blob = server.requests.find(({ path, headers }) => path.includes('/blobs/') && headers.range !== undefined);
     assert.match(String(blob?.headers.range), /^bytes=[1-9]\d{4,}-$/);
   });
 });
