@@ -36,10 +36,8 @@ pub struct Manifest {
 /// One entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Digest of the manifest or index it points to.
-    pub digest: Digest,
-    /// Length of it in bytes.
-    pub size: u64,
+    /// The manifest or index it points to.
+    pub descriptor: Descriptor,
     /// The platform it is for.
     pub platform: Option<Platform>,
     /// True for what describes an image and is none.
@@ -88,6 +86,9 @@ struct RawPlatform {
     architecture: String,
     variant: Option<String>,
 }
+
+/// Sizes are safe integers in JavaScript, and a sum of all that fit in a manifest fits in 64 bits.
+const LARGEST: u64 = 1 << 46;
 
 const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
@@ -190,24 +191,27 @@ fn is_layer_type(media_type: &str) -> bool {
 impl RawDescriptor {
     fn into_descriptor(self) -> Result<Descriptor> {
         let digest = Digest::parse(&self.digest)?;
+        if self.size > LARGEST {
+            return Err(bad(&format!("{digest} is said to have {} bytes", self.size)));
+        }
         // Content that does not match its digest is fetched instead.
         let data = self.data.and_then(|text| STANDARD.decode(text).ok());
         let data = data.filter(|data| data.len() as u64 == self.size && Digest::of(digest.algorithm(), data) == digest);
         Ok(Descriptor { media_type: self.media_type, digest, size: self.size, data })
     }
 
-    fn into_entry(self) -> Result<IndexEntry> {
+    fn into_entry(mut self) -> Result<IndexEntry> {
         let unknown = |text: &str| text.is_empty() || text == "unknown";
         let marked = self.annotations.as_ref().is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
         let nowhere =
             self.platform.as_ref().is_some_and(|platform| unknown(&platform.os) && unknown(&platform.architecture));
-        let platform = self.platform.filter(|_| !nowhere).map(|platform| Platform {
+        let platform = self.platform.take().filter(|_| !nowhere).map(|platform| Platform {
             os: platform.os,
             architecture: platform.architecture,
             variant: platform.variant.filter(|variant| !variant.is_empty()),
         });
         let attestation = marked || nowhere || self.media_type.contains("attestation");
-        Ok(IndexEntry { digest: Digest::parse(&self.digest)?, size: self.size, platform, attestation })
+        Ok(IndexEntry { descriptor: self.into_descriptor()?, platform, attestation })
     }
 }
 

@@ -45,7 +45,17 @@ impl Platform {
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(well_formed) {
             return Err(invalid().into());
         }
-        let architecture = parts[1].to_ascii_lowercase();
+        Ok(Self {
+            os: parts[0].to_owned(),
+            architecture: parts[1].to_owned(),
+            variant: parts.get(2).map(|&variant| variant.to_owned()),
+        }
+        .normalised())
+    }
+
+    /// The same platform in Go's words, which are lower case and know `amd64`, not `x86_64`.
+    pub fn normalised(&self) -> Self {
+        let architecture = self.architecture.to_ascii_lowercase();
         let (architecture, implied) = match architecture.as_str() {
             "x86_64" | "x86-64" => ("amd64", None),
             "aarch64" => ("arm64", None),
@@ -54,8 +64,16 @@ impl Platform {
             "armel" => ("arm", Some("v6")),
             other => (other, None),
         };
-        let variant = parts.get(2).map(|variant| variant.to_ascii_lowercase()).or(implied.map(str::to_owned));
-        Ok(Self { os: parts[0].to_ascii_lowercase(), architecture: architecture.to_owned(), variant })
+        let named = self.variant.as_deref().filter(|variant| !variant.is_empty()).map(|variant| {
+            let variant = variant.to_ascii_lowercase();
+            // Some builders write `8` for `v8`.
+            if variant.bytes().all(|byte| byte.is_ascii_digit()) { format!("v{variant}") } else { variant }
+        });
+        Self {
+            os: self.os.to_ascii_lowercase(),
+            architecture: architecture.to_owned(),
+            variant: named.or(implied.map(str::to_owned)),
+        }
     }
 }
 

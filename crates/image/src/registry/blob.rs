@@ -1,6 +1,6 @@
 //! A blob as a stream that does not break: what the network loses is fetched again from where it stopped.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
@@ -9,8 +9,15 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     model::{Descriptor, Reference},
     progress::Observer,
-    registry::{client::Client, response, retry::Failure, transport::Ask},
+    registry::{
+        client::Client, endpoint::Endpoint, redirect::Answer, response, retry::Failure, transport::Ask, tries::Tries,
+    },
 };
+
+/// How long the end of a body without a length is waited for: its bytes are all there, only lies could follow.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// The status of an answer that does not fit the part that was asked for, whatever it said.
+const RANGE_FAULT: u16 = 416;
 
 /// Which servers may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +46,18 @@ pub struct BlobStream {
 
 enum State {
     Closed,
-    Open {
-        response: Response,
-        host: String,
-        /// Bytes to pass over: the server sent the whole where a part was wanted.
-        skip: u64,
-    },
+    Open(Open),
+}
+
+/// An answer that is being read.
+struct Open {
+    response: Response,
+    /// The server that answered.
+    host: String,
+    /// The server that was asked, if it is a mirror.
+    mirror: Option<String>,
+    /// Bytes to pass over: the server sent the whole where a part was wanted.
+    skip: u64,
 }
 
 impl BlobStream {
@@ -73,8 +86,8 @@ impl BlobStream {
             }
             match mem::replace(&mut self.state, State::Closed) {
                 State::Closed => self.open().await?,
-                State::Open { response, host, skip } => {
-                    if let Some(bytes) = self.read(response, host, skip).await? {
+                State::Open(open) => {
+                    if let Some(bytes) = self.read(open).await? {
                         return Ok(Some(bytes));
                     }
                 }
@@ -85,51 +98,62 @@ impl BlobStream {
     async fn open(&mut self) -> Result<()> {
         let path = format!("blobs/{}", self.blob.digest);
         let what = format!("blob {}", self.blob.digest);
-        let from = if self.whole_only { 0 } else { self.position };
-        let ask = Ask { repository: self.reference.repository(), path: &path, accept: None, from, what: &what };
         let observer = Arc::clone(&self.observer);
-        let asked = self.client.ask(&self.reference, &ask, self.sources, &mut self.attempts, &*observer).await;
-        let (response, endpoint) = match asked {
-            Ok(answered) => answered,
-            // Some registries refuse a range as a bad request.
-            Err(error) if from > 0 && matches!(error.kind(), ErrorKind::Registry { status: 400 | 501, .. }) => {
-                self.whole_only = true;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let length = response.content_length();
-        let skip = match response.status() {
-            StatusCode::PARTIAL_CONTENT if from > 0 && range_start(&response) == Some((from, self.blob.size)) => 0,
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
-                // A part of something else, or none: only the whole can be trusted now.
-                self.whole_only = true;
-                return Ok(());
-            }
-            StatusCode::OK => {
-                if length.is_some_and(|length| length != self.blob.size) {
-                    return Err(self.wrong_length(&format!("{} bytes", length.unwrap_or_default())));
+        let (client, reference) = (self.client.clone(), self.reference.clone());
+        let mut attempts = self.attempts;
+        let mut tries = Tries::new(&client, &reference, self.sources, &mut attempts, &*observer);
+        loop {
+            let server = tries.server().await;
+            let from = if self.whole_only { 0 } else { self.position };
+            let ask = Ask { repository: reference.repository(), path: &path, accept: None, from, what: &what };
+            let taken = match client.transport.ask(&server, &ask).await {
+                Ok(answer) => self.take(&server, answer, from),
+                Err(failure) => Err(failure),
+            };
+            match taken {
+                Ok(open) => {
+                    self.state = State::Open(open);
+                    break;
                 }
-                self.position
+                // A part of something else, or none: only the whole can be trusted now.
+                Err(failure) if from > 0 && is_range_fault(&failure) => self.whole_only = true,
+                Err(failure) => tries.failed(failure).await?,
             }
-            status => {
-                let message = format!("an unexpected answer to a request for {what}");
-                return Err(ErrorKind::Registry { registry: endpoint.host, status: status.as_u16(), message }.into());
-            }
-        };
-        self.state = State::Open { response, host: endpoint.host, skip };
+        }
+        self.attempts = attempts;
         Ok(())
     }
 
+    /// What an answer to a request for bytes from `from` means.
+    fn take(&self, server: &Endpoint, answer: Answer, from: u64) -> std::result::Result<Open, Failure> {
+        let Answer { response, host, .. } = answer;
+        let skip = match response.status() {
+            StatusCode::PARTIAL_CONTENT if from > 0 && range_start(&response) == Some((from, self.blob.size)) => 0,
+            StatusCode::OK => match response.content_length() {
+                Some(length) if length != self.blob.size => {
+                    return Err(self.wrong_length(&format!("{length} bytes")).into());
+                }
+                _ => self.position,
+            },
+            status => {
+                let message = format!("an unexpected answer to a request for blob {}", self.blob.digest);
+                let status = if from > 0 { RANGE_FAULT } else { status.as_u16() };
+                return Err(ErrorKind::Registry { registry: host, status, message }.into());
+            }
+        };
+        let mirror = server.is_mirror.then(|| server.host.clone());
+        Ok(Open { response, host, mirror, skip })
+    }
+
     /// Reads on; `None` when it has to be opened again.
-    async fn read(&mut self, mut response: Response, host: String, mut skip: u64) -> Result<Option<Bytes>> {
+    async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>> {
         let stall = self.client.transport.options.stall_timeout;
         let what = format!("blob {}", self.blob.digest);
-        loop {
-            let failure = match response::next_chunk(&mut response, stall, &host, &what).await {
+        let failure = loop {
+            match response::next_chunk(&mut open.response, stall, &open.host, &what).await {
                 Ok(Some(mut bytes)) => {
-                    let passed = skip.min(bytes.len() as u64);
-                    skip -= passed;
+                    let passed = open.skip.min(bytes.len() as u64);
+                    open.skip -= passed;
                     let _ = bytes.split_to(passed as usize);
                     if bytes.is_empty() {
                         continue;
@@ -139,27 +163,31 @@ impl BlobStream {
                     }
                     self.position += bytes.len() as u64;
                     self.attempts = 0;
-                    self.state = State::Open { response, host, skip };
+                    self.state = State::Open(open);
                     return Ok(Some(bytes));
                 }
                 Ok(None) => {
                     let reason = format!("{what} ended after {} of {} bytes", self.position, self.blob.size);
-                    Failure::from(ErrorKind::Network { host: host.clone(), reason })
+                    break Failure::from(ErrorKind::Network { host: open.host.clone(), reason });
                 }
-                Err(error) => Failure::from(error),
-            };
-            let observer = Arc::clone(&self.observer);
-            self.client.wait_to_retry(failure, &host, &mut self.attempts, &*observer).await?;
+                Err(failure) => break failure,
+            }
+        };
+        if let Some(mirror) = &open.mirror {
+            // The next server goes on where this one stopped.
+            self.client.transport.mirrors.rest(mirror);
             return Ok(None);
         }
+        let observer = Arc::clone(&self.observer);
+        self.client.wait_to_retry(failure, &open.host, &mut self.attempts, &*observer).await?;
+        Ok(None)
     }
 
-    /// At the end there must be no more bytes; a body without a length is looked at once more.
+    /// At the end there must be no more bytes; a body without a length is looked at for a moment more.
     async fn end(&mut self) -> Result<Option<Bytes>> {
-        if let State::Open { mut response, .. } = mem::replace(&mut self.state, State::Closed)
-            && response.content_length().is_none()
-            && let Ok(Ok(Some(bytes))) =
-                tokio::time::timeout(self.client.transport.options.stall_timeout, response.chunk()).await
+        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
+            && open.response.content_length().is_none()
+            && let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
             && !bytes.is_empty()
         {
             return Err(self.wrong_length("more"));
@@ -175,6 +203,11 @@ impl BlobStream {
         }
         .into()
     }
+}
+
+/// True if the request for a part is what went wrong. Some registries refuse it as a bad request.
+fn is_range_fault(failure: &Failure) -> bool {
+    matches!(failure.error.kind(), ErrorKind::Registry { status: 400 | 501 | RANGE_FAULT, .. })
 }
 
 /// Start and total of `Content-Range: bytes start-end/total`; a total of `*` counts as right.

@@ -74,7 +74,9 @@ pub(super) fn may_be_plain(options: &ClientOptions, host: &str) -> bool {
     is_loopback(host)
         || match &options.insecure {
             Insecure::Any => true,
-            Insecure::Hosts(hosts) => hosts.iter().any(|known| known == host || known == without_port(host)),
+            Insecure::Hosts(hosts) => hosts
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(without_port(host))),
         }
 }
 

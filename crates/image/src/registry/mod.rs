@@ -9,15 +9,23 @@
 mod auth;
 mod blob;
 mod client;
+mod connections;
 mod endpoint;
+mod fetch;
+mod mirror;
 mod options;
+mod pinned;
 mod platform;
 mod proxy;
+mod redirect;
 mod resolve;
 mod response;
 mod retry;
+mod scheme;
+mod search;
 mod tls;
 mod transport;
+mod tries;
 
 pub use auth::{CredentialProvider, RegistryAuth, Secret};
 pub use blob::{BlobStream, Sources};

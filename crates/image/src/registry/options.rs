@@ -76,7 +76,7 @@ pub enum ProxySetting {
     Environment,
     /// None at all.
     None,
-    /// This one, for all hosts but loopback.
+    /// This one, for all hosts (`http`, `https`, `socks5`, `socks5h` or `socks4`).
     Url(String),
 }
 

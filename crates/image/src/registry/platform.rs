@@ -5,6 +5,7 @@ use crate::model::Platform;
 /// How well an offered platform fits: 0 is the best, `None` does not fit. Variants fit only downwards: a processor of
 /// `arm/v7` runs `v6`, not the other way round.
 pub(super) fn fit(wanted: &Platform, offered: &Platform) -> Option<u32> {
+    let (wanted, offered) = (&wanted.normalised(), &offered.normalised());
     if offered.os != wanted.os || offered.architecture != wanted.architecture {
         return None;
     }
@@ -60,5 +61,12 @@ mod tests {
             let (wanted, offered) = (Platform::parse(wanted).unwrap(), Platform::parse(offered).unwrap());
             assert_eq!(fit(&wanted, &offered), expected, "{wanted} from {offered}");
         }
+    }
+
+    #[test]
+    fn what_an_index_calls_by_another_name_fits_too() {
+        let offered =
+            Platform { os: "Linux".to_owned(), architecture: "aarch64".to_owned(), variant: Some("8".to_owned()) };
+        assert_eq!(fit(&Platform::parse("linux/arm64/v8").unwrap(), &offered), Some(0));
     }
 }

@@ -10,21 +10,25 @@ use crate::{
     },
 };
 
+const SCHEMES: [&str; 5] = ["http", "https", "socks5", "socks5h", "socks4"];
+
 /// The decision, made once per request.
 #[derive(Clone)]
 pub(super) struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
     except: Vec<String>,
+    /// The caller named the proxy: it is used for loopback too.
+    explicit: bool,
 }
 
 impl Proxies {
     pub(super) fn new(options: &ClientOptions) -> Result<Self> {
         match &options.proxy {
-            ProxySetting::None => Ok(Self { http: None, https: None, except: Vec::new() }),
+            ProxySetting::None => Ok(Self { http: None, https: None, except: Vec::new(), explicit: true }),
             ProxySetting::Url(url) => {
                 let url = parse("proxy", url)?;
-                Ok(Self { http: Some(url.clone()), https: Some(url), except: Vec::new() })
+                Ok(Self { http: Some(url.clone()), https: Some(url), except: Vec::new(), explicit: true })
             }
             ProxySetting::Environment => Self::from_environment(&options.environment),
         }
@@ -40,13 +44,16 @@ impl Proxies {
             http: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?,
             https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
             except: except.split([',', ' ']).filter(|rule| !rule.is_empty()).map(str::to_ascii_lowercase).collect(),
+            explicit: false,
         })
     }
 
-    /// The proxy for a URL. Loopback is never sent to one.
+    /// The proxy for a URL. The environment's is not for loopback.
     pub(super) fn choose(&self, url: &Url) -> Option<Url> {
         let host = url.host_str()?;
-        if is_loopback(host) || self.except.iter().any(|rule| matches(rule, host, url.port_or_known_default())) {
+        if (is_loopback(host) && !self.explicit)
+            || self.except.iter().any(|rule| matches(rule, host, url.port_or_known_default()))
+        {
             return None;
         }
         if url.scheme() == "https" { self.https.clone() } else { self.http.clone() }
@@ -55,9 +62,15 @@ impl Proxies {
 
 fn parse(name: &str, value: &str) -> Result<Url> {
     let with_scheme = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
-    Url::parse(&with_scheme).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https")).ok_or_else(
+    Url::parse(&with_scheme).ok().filter(|url| url.has_host() && SCHEMES.contains(&url.scheme())).ok_or_else(
         // The value may hold a password, so it is not shown.
-        || ErrorKind::InvalidOption { option: name.to_owned(), reason: "it is no http proxy's URL".to_owned() }.into(),
+        || {
+            ErrorKind::InvalidOption {
+                option: name.to_owned(),
+                reason: format!("it is no proxy's URL ({})", SCHEMES.join(", ")),
+            }
+            .into()
+        },
     )
 }
 
@@ -125,6 +138,21 @@ mod tests {
             ("10.0.0.0/99", "10.0.0.1", 80, false),
         ] {
             assert_eq!(matches(rule, host, Some(port)), expected, "{rule} {host}:{port}");
+        }
+    }
+
+    #[test]
+    fn a_named_proxy_is_for_all_hosts_and_what_is_none_is_refused() {
+        let proxies = |url: &str| {
+            Proxies::new(&ClientOptions { proxy: ProxySetting::Url(url.into()), ..ClientOptions::default() })
+        };
+        let chosen = proxies("http://p:1").unwrap().choose(&Url::parse("http://127.0.0.1:5000/").unwrap());
+        assert_eq!(chosen.unwrap().as_str(), "http://p:1/");
+        assert!(proxies("socks5://p:1").is_ok());
+        for bad in ["ftp://user:hunter2@p", "http://", ""] {
+            let error = proxies(bad).err().unwrap();
+            assert_eq!(error.code(), "ERR_INVALID_OPTION", "{bad}");
+            assert!(!error.to_string().contains("hunter2"));
         }
     }
 

@@ -1,13 +1,22 @@
 //! Answers of a server: bodies of bounded length, and errors in the registry's own words.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    error::Error as StdError,
+    result::Result,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, header::RETRY_AFTER};
 
 use crate::{
-    error::{ErrorKind, ImageError, Result},
-    registry::retry::{Failure, is_retryable_status, parse_retry_after},
+    error::ErrorKind,
+    registry::{
+        auth::Login,
+        endpoint::canonical_host,
+        redirect::Answer,
+        retry::{Failure, is_retryable_status, parse_retry_after},
+    },
 };
 
 /// Longest error body that is read.
@@ -20,7 +29,7 @@ pub(super) async fn read_body(
     stall: Duration,
     host: &str,
     what: &str,
-) -> Result<Bytes> {
+) -> Result<Bytes, Failure> {
     let too_long = || ErrorKind::Limit {
         limit: "bytes in an answer of the registry",
         value: cap as u64,
@@ -46,10 +55,10 @@ pub(super) async fn next_chunk(
     stall: Duration,
     host: &str,
     what: &str,
-) -> Result<Option<Bytes>> {
+) -> Result<Option<Bytes>, Failure> {
     match tokio::time::timeout(stall, response.chunk()).await {
         Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(network(host, &error)),
+        Ok(Err(error)) => Err(network(host, &error, stall)),
         Err(_) => Err(ErrorKind::Timeout {
             what: format!("no byte of {what} came from {host} (option stallTimeout)"),
             after_ms: stall.as_millis() as u64,
@@ -59,41 +68,97 @@ pub(super) async fn next_chunk(
 }
 
 /// A failure below HTTP, in words without the URL, which may hold a signature.
-pub(super) fn network(host: &str, error: &reqwest::Error) -> ImageError {
-    let mut deepest: &dyn std::error::Error = error;
-    let mut texts = Vec::new();
-    while let Some(source) = deepest.source() {
-        deepest = source;
-        texts.push(source.to_string());
+pub(super) fn network(host: &str, error: &reqwest::Error, connect_timeout: Duration) -> Failure {
+    let host = host.to_owned();
+    if error.is_timeout() && error.is_connect() {
+        let what = format!("connecting to {host} (option connectTimeout)");
+        return ErrorKind::Timeout { what, after_ms: connect_timeout.as_millis() as u64 }.into();
     }
-    let last = texts.pop().unwrap_or_else(|| "the request failed".to_owned());
-    let kind = if error.is_timeout() && error.is_connect() { "connecting took too long" } else { "" };
-    let reason = if kind.is_empty() { last } else { format!("{kind}: {last}") };
-    ErrorKind::Network { host: host.to_owned(), reason }.into()
+    let (tls, deepest) = causes(error);
+    match tls {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            let reason = format!(
+                "its certificate is not trusted: {}; if it is yours, pass its authority in the option caCertificates",
+                certificate_fault(why)
+            );
+            Failure::new(ErrorKind::Network { host, reason }, false)
+        }
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            let reason = format!("it does not speak TLS; if plain HTTP is meant, name it: insecure: ['{host}']");
+            Failure { not_tls: true, ..Failure::new(ErrorKind::Network { host, reason }, false) }
+        }
+        _ => ErrorKind::Network { host, reason: deepest }.into(),
+    }
 }
 
-/// An answer that is no success, as an error.
-pub(super) async fn failure(response: Response, host: &str, what: &str, stall: Duration) -> Failure {
+/// The TLS fault among the causes of an error, and the text of the deepest one.
+fn causes(error: &reqwest::Error) -> (Option<&rustls::Error>, String) {
+    let mut deepest: &(dyn StdError + 'static) = error;
+    loop {
+        if let Some(tls) = deepest.downcast_ref::<rustls::Error>() {
+            return (Some(tls), tls.to_string());
+        }
+        // `source` of an I/O error passes its own content over.
+        let inside = deepest.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match inside.map(|inside| inside as &(dyn StdError + 'static)).or(deepest.source()) {
+            Some(next) => deepest = next,
+            // The outermost text holds the URL.
+            None if std::ptr::eq(deepest, error as &(dyn StdError + 'static)) => {
+                return (None, "the request failed".to_owned());
+            }
+            None => return (None, deepest.to_string()),
+        }
+    }
+}
+
+fn certificate_fault(fault: &rustls::CertificateError) -> String {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer};
+    match fault {
+        UnknownIssuer => "nobody known has signed it".to_owned(),
+        Expired | ExpiredContext { .. } => "it has expired".to_owned(),
+        NotValidForName | NotValidForNameContext { .. } => "it is for another name".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// An answer that is no success, as an error. `registry` is the server that was asked.
+pub(super) async fn failure(answer: Answer, registry: &str, what: &str, stall: Duration, login: Login) -> Failure {
+    let Answer { response, host, foreign } = answer;
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|value| parse_retry_after(value, SystemTime::now()));
-    let body = read_body(response, ERROR_BODY, stall, host, "the error's text").await.unwrap_or_default();
+    let body = read_body(response, ERROR_BODY, stall, &host, "the error's text").await.unwrap_or_default();
     let said = registry_words(&body);
     let said = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
-    let host = host.to_owned();
     let error = match status {
         404 => ErrorKind::NotFound { what: format!("{what} ({})", said("no such thing")), registry: host },
-        401 => {
-            let reason = format!("{}; log in with `docker login {host}` or pass the option auth", said("log in first"));
-            ErrorKind::Unauthorized { registry: host, reason }
+        // A storage server whose signed address ran out: the registry gives another.
+        401 | 403 if foreign => {
+            let message = said(&format!("it refused {what}, to which {registry} redirects"));
+            return Failure::new(ErrorKind::Registry { registry: host, status, message }, true);
         }
-        403 => {
-            let reason = format!("{}; the login may lack the right to pull {what}", said("forbidden"));
-            ErrorKind::Unauthorized { registry: host, reason }
+        401 | 403 => {
+            let said = said(if status == 401 { "a login is needed" } else { "forbidden" });
+            let reason = format!("{said}; {}", what_to_do(login, registry, what));
+            ErrorKind::Unauthorized { registry: registry.to_owned(), reason }
         }
         _ => ErrorKind::Registry { registry: host, status, message: said(&format!("no reason given for {what}")) },
     };
-    Failure { error: error.into(), retryable: is_retryable_status(status), retry_after }
+    Failure { retry_after, ..Failure::new(error, is_retryable_status(status)) }
+}
+
+/// The next step of somebody who was refused.
+fn what_to_do(login: Login, registry: &str, what: &str) -> String {
+    let name = canonical_host(registry);
+    match login {
+        Login::Unknown => {
+            format!("if {what} exists, log in with `docker login {name}` or pass the option auth")
+        }
+        Login::Option => format!("the login in the option auth was not taken for {what}"),
+        Login::Stored => {
+            format!("the stored login was not taken for {what}; log in again with `docker login {name}`")
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -103,7 +168,9 @@ struct Envelope {
 
 #[derive(serde::Deserialize)]
 struct Words {
+    #[serde(default)]
     code: Option<String>,
+    #[serde(default)]
     message: Option<String>,
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::error::{ErrorKind, ImageError};
+use crate::{
+    error::{ErrorKind, ImageError},
+    registry::auth::Secret,
+};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -15,12 +18,63 @@ pub(super) struct Failure {
     pub(super) error: ImageError,
     pub(super) retryable: bool,
     pub(super) retry_after: Option<Duration>,
+    /// The server answered to TLS in plain HTTP.
+    pub(super) not_tls: bool,
+}
+
+impl Failure {
+    pub(super) fn new(error: impl Into<ImageError>, retryable: bool) -> Self {
+        Self { error: error.into(), retryable, retry_after: None, not_tls: false }
+    }
+
+    /// True if the server wants another login, or any.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.error.kind(), ErrorKind::Unauthorized { .. })
+    }
+
+    /// Says that a stored login was rejected and that it was tried without.
+    pub(super) fn after_anonymous_try(mut self) -> Self {
+        if let ErrorKind::Unauthorized { registry, reason } = self.error.kind() {
+            let reason = format!("the stored login was rejected, and so was a try without it: {reason}");
+            self.error = ErrorKind::Unauthorized { registry: registry.clone(), reason }.into();
+        }
+        self
+    }
+
+    /// Takes secrets out of what the server said.
+    pub(super) fn without(mut self, secrets: &[Secret]) -> Self {
+        let hide = |text: &str| {
+            let mut text = text.to_owned();
+            for secret in secrets {
+                let bare = secret.reveal().trim_start_matches("Bearer ").trim_start_matches("Basic ");
+                // What is shorter is no secret, and would tear words apart.
+                if bare.len() >= 4 {
+                    text = text.replace(bare, "***");
+                }
+            }
+            text
+        };
+        let kind = match self.error.kind() {
+            ErrorKind::Unauthorized { registry, reason } => {
+                ErrorKind::Unauthorized { registry: registry.clone(), reason: hide(reason) }
+            }
+            ErrorKind::Registry { registry, status, message } => {
+                ErrorKind::Registry { registry: registry.clone(), status: *status, message: hide(message) }
+            }
+            ErrorKind::NotFound { what, registry } => {
+                ErrorKind::NotFound { what: hide(what), registry: registry.clone() }
+            }
+            _ => return self,
+        };
+        self.error = kind.into();
+        self
+    }
 }
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
         let retryable = matches!(error.kind(), ErrorKind::Network { .. } | ErrorKind::Timeout { .. });
-        Self { error, retryable, retry_after: None }
+        Self::new(error, retryable)
     }
 }
 
@@ -32,7 +86,7 @@ impl From<ErrorKind> for Failure {
 
 /// Statuses that may be gone in a moment.
 pub(super) fn is_retryable_status(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 520..=524)
 }
 
 /// The pause before attempt `attempt` (from 1): exponential with jitter, unless the server named its own.
@@ -50,17 +104,28 @@ pub(super) fn pause(attempt: u32, retry_after: Option<Duration>) -> Option<Durat
 
 /// Says how often it was tried, where it was more than once.
 pub(super) fn with_attempts(error: ImageError, attempts: u32) -> ImageError {
-    if attempts < 2 {
-        return error;
+    if attempts < 2 { error } else { with_note(error, &format!("tried {attempts} times")) }
+}
+
+/// Says which mirrors were no help.
+pub(super) fn with_mirrors(error: ImageError, mirrors: &[String]) -> ImageError {
+    if mirrors.is_empty() {
+        error
+    } else {
+        with_note(error, &format!("no help from the mirrors {}", mirrors.join(", ")))
     }
-    let tried = |text: &str| format!("{text} (tried {attempts} times)");
+}
+
+fn with_note(error: ImageError, note: &str) -> ImageError {
+    let tried = |text: &str| format!("{text} ({note})");
     let kind = match error.kind().clone() {
         ErrorKind::Network { host, reason } => ErrorKind::Network { host, reason: tried(&reason) },
         ErrorKind::Timeout { what, after_ms } => ErrorKind::Timeout { what: tried(&what), after_ms },
         ErrorKind::Registry { registry, status, message } => {
             ErrorKind::Registry { registry, status, message: tried(&message) }
         }
-        other => other,
+        ErrorKind::Unauthorized { registry, reason } => ErrorKind::Unauthorized { registry, reason: tried(&reason) },
+        _ => return error,
     };
     kind.caused_by(error)
 }
@@ -98,6 +163,15 @@ mod tests {
         ] {
             assert_eq!(parse_retry_after(value, now), expected.map(Duration::from_secs), "{value}");
         }
+    }
+
+    #[test]
+    fn what_a_server_echoes_of_a_secret_is_hidden() {
+        let secret = Secret::new("hunter2").as_basic("me");
+        let message = "you sent Basic bWU6aHVudGVyMg== and hunter2".to_owned();
+        let failure = Failure::from(ErrorKind::Registry { registry: "r".into(), status: 400, message });
+        let text = failure.without(&[Secret::new("hunter2"), secret, Secret::new("Be")]).error.to_string();
+        assert_eq!(text, "r answered 400: you sent Basic *** and ***");
     }
 
     #[test]

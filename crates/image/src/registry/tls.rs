@@ -2,12 +2,15 @@
 
 use std::{io::BufReader, path::Path, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, crypto::ring};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
-    error::{ErrorKind, Result},
-    registry::options::{ClientOptions, Environment},
+    error::{ErrorKind, ImageError, Result},
+    registry::{
+        options::{ClientOptions, Environment},
+        pinned::OwnOrSigned,
+    },
 };
 
 /// Certificates that a caller adds, read when the options are taken so that a bad one is told at once.
@@ -37,43 +40,50 @@ fn parse_pem(option: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
 /// Settings for connections in TLS. Reads the system's roots, which takes some ten milliseconds.
 pub(super) fn config(added: &[CertificateDer<'static>], environment: &Environment) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    match environment.get("SSL_CERT_FILE").filter(|file| Path::new(file).is_file()) {
-        Some(file) => add_file(&mut roots, file)?,
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+    let set = |name: &str| environment.get(name).map(Path::new);
+    let (file, directory) = (set("SSL_CERT_FILE"), set("SSL_CERT_DIR"));
+    let found = match (file.filter(|file| file.is_file()), directory.filter(|directory| directory.is_dir())) {
+        (None, None) => rustls_native_certs::load_native_certs(),
+        (file, directory) => rustls_native_certs::load_certs_from_paths(file, directory),
+    };
+    roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    if let Some(file) = environment.get("NODE_EXTRA_CA_CERTS").filter(|file| Path::new(file).is_file()) {
-        add_file(&mut roots, file)?;
+    let mut pinned = added.to_vec();
+    if let Some(file) = set("NODE_EXTRA_CA_CERTS").filter(|file| file.is_file()) {
+        pinned.extend(read_file(file)?);
     }
-    roots.add_parsable_certificates(added.iter().cloned());
-    Ok(with_roots(roots))
+    roots.add_parsable_certificates(pinned.iter().cloned());
+    with_roots(roots, pinned)
 }
 
 /// Settings for a client that speaks only plain HTTP: they trust nobody.
-pub(super) fn no_config() -> ClientConfig {
-    with_roots(RootCertStore::empty())
+pub(super) fn no_config() -> Result<ClientConfig> {
+    Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-fn with_roots(roots: RootCertStore) -> ClientConfig {
+fn with_roots(roots: RootCertStore, pinned: Vec<CertificateDer<'static>>) -> Result<ClientConfig> {
+    if pinned.is_empty() {
+        return Ok(builder()?.with_root_certificates(roots).with_no_client_auth());
+    }
+    let verifier = OwnOrSigned::new(roots, pinned)?;
+    Ok(builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
     // The provider is named here: a process-wide default would be set by whoever comes first.
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has the protocol versions of rustls")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
+        .map_err(|error| ImageError::internal(format!("TLS can't be set up: {error}")))
 }
 
-fn add_file(roots: &mut RootCertStore, file: &str) -> Result<()> {
+fn read_file(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(file).map_err(|error| {
         let reason = "the file with certificates can't be read".to_owned();
-        ErrorKind::InvalidOption { option: file.to_owned(), reason }.caused_by(error)
+        ErrorKind::InvalidOption { option: file.display().to_string(), reason }.caused_by(error)
     })?;
-    roots.add_parsable_certificates(certificates.filter_map(std::result::Result::ok));
-    Ok(())
+    Ok(certificates.filter_map(std::result::Result::ok).collect())
 }
 
 #[cfg(test)]

@@ -1,36 +1,26 @@
-//! One request and its answer: TLS or plain, credentials, redirects. What is tried again is decided above.
+//! One question to one server and its answer, with the login that the server wants. What is tried again is decided
+//! above.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
-use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, WWW_AUTHENTICATE},
-    redirect::Policy,
-};
-use rustls_pki_types::CertificateDer;
-use tokio::sync::OnceCell;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::WWW_AUTHENTICATE};
 
 use crate::{
-    error::{ErrorKind, ImageError, Result},
+    error::{ErrorKind, Result},
     registry::{
-        auth::{Challenge, RegistryAuth, Secret, Tokens, fetch_token, find_credential},
-        endpoint::{Endpoint, authority, check_mirrors, may_be_plain},
+        auth::{Challenge, Credentials, Login, RegistryAuth, Secret, Tokens, fetch_token},
+        connections::Connections,
+        endpoint::{Endpoint, check_mirrors},
+        mirror::Mirrors,
         options::ClientOptions,
-        proxy::Proxies,
+        redirect::Answer,
         response,
         retry::Failure,
-        tls,
     },
 };
-
-const MOST_REDIRECTS: usize = 10;
-/// A mirror that can't be reached costs this once, and is passed over for a while.
-const MIRROR_CONNECT: Duration = Duration::from_secs(2);
-const MIRROR_REST: Duration = Duration::from_secs(60);
 
 /// What is asked of a server.
 #[derive(Clone, Copy)]
@@ -45,145 +35,124 @@ pub(super) struct Ask<'a> {
     pub(super) what: &'a str,
 }
 
-type ServerAndRepository = (String, String);
-
 pub(super) struct Transport {
     pub(super) options: Arc<ClientOptions>,
-    proxies: Proxies,
-    added: Vec<CertificateDer<'static>>,
-    plain: Client,
-    secure: Mutex<HashMap<Duration, Client>>,
+    pub(super) mirrors: Mirrors,
+    pub(super) schemes: Mutex<HashMap<String, &'static str>>,
+    connections: Connections,
     tokens: Tokens,
-    schemes: Mutex<HashMap<String, &'static str>>,
-    credentials: Mutex<HashMap<ServerAndRepository, Arc<OnceCell<RegistryAuth>>>>,
-    resting: Mutex<HashMap<String, Instant>>,
+    credentials: Credentials,
 }
 
 impl Transport {
     pub(super) fn new(options: ClientOptions) -> Result<Self> {
         check_mirrors(&options)?;
-        let proxies = Proxies::new(&options)?;
-        let added = tls::parse_added(&options)?;
-        let plain = build(&options, &proxies, tls::no_config(), options.connect_timeout)?;
         Ok(Self {
+            connections: Connections::new(&options)?,
             options: Arc::new(options),
-            proxies,
-            added,
-            plain,
-            secure: Mutex::default(),
-            tokens: Tokens::default(),
+            mirrors: Mirrors::default(),
             schemes: Mutex::default(),
-            credentials: Mutex::default(),
-            resting: Mutex::default(),
+            tokens: Tokens::default(),
+            credentials: Credentials::default(),
         })
     }
 
-    /// A client that can speak TLS. The system's roots are read when the first one is wanted.
-    pub(super) fn client(&self, _host: &str) -> Result<Client> {
-        self.secure_client(self.options.connect_timeout)
-    }
-
-    fn secure_client(&self, connect_timeout: Duration) -> Result<Client> {
-        let mut clients = self.secure.lock().map_err(|_| ImageError::internal("a thread panicked over the clients"))?;
-        if let Some(client) = clients.get(&connect_timeout) {
-            return Ok(client.clone());
-        }
-        let config = tls::config(&self.added, &self.options.environment)?;
-        let client = build(&self.options, &self.proxies, config, connect_timeout)?;
-        clients.insert(connect_timeout, client.clone());
-        Ok(client)
-    }
-
-    fn client_for(&self, url: &Url, is_mirror: bool) -> Result<Client> {
-        if url.scheme() == "http" {
-            return Ok(self.plain.clone());
-        }
-        let timeout = self.options.connect_timeout;
-        self.secure_client(if is_mirror { timeout.min(MIRROR_CONNECT) } else { timeout })
+    /// The HTTP client for a URL.
+    pub(super) fn client(&self, url: &Url) -> Result<Client> {
+        self.connections.client(url, self.options.connect_timeout)
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(&self, request: RequestBuilder, host: &str, what: &str) -> Result<Response> {
-        let patience = self.options.connect_timeout + self.options.stall_timeout;
-        match tokio::time::timeout(patience, request.send()).await {
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        host: &str,
+        what: &str,
+    ) -> std::result::Result<Response, Failure> {
+        let (connect, stall) = (self.options.connect_timeout, self.options.stall_timeout);
+        match tokio::time::timeout(connect + stall, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(response::network(host, &error)),
+            Ok(Err(error)) => Err(response::network(host, &error, connect)),
             Err(_) => Err(ErrorKind::Timeout {
-                what: format!("{host} did not answer for {what} (options connectTimeout, stallTimeout)"),
-                after_ms: patience.as_millis() as u64,
+                what: format!("{host} did not answer for {what} (option stallTimeout)"),
+                after_ms: (connect + stall).as_millis() as u64,
             }
             .into()),
         }
     }
 
-    /// True while a mirror that could not be reached is passed over.
-    pub(super) fn is_resting(&self, endpoint: &Endpoint) -> bool {
-        let resting = self.resting.lock();
-        resting.is_ok_and(|resting| resting.get(&endpoint.host).is_some_and(|since| since.elapsed() < MIRROR_REST))
-    }
-
-    pub(super) fn rest(&self, endpoint: &Endpoint) {
-        if let Ok(mut resting) = self.resting.lock() {
-            resting.insert(endpoint.host.clone(), Instant::now());
-        }
-    }
-
-    /// Asks one server: finds its scheme, logs in as it wants, follows its redirects.
-    pub(super) async fn ask(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> std::result::Result<Response, Failure> {
-        let base = self.base(endpoint).await?;
-        let path = format!("{}/v2/{}/{}", base.path().trim_end_matches('/'), ask.repository, ask.path);
-        let mut url = base.clone();
-        url.set_path(&path);
+    /// Asks one server, logging in as it wants.
+    pub(super) async fn ask(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> std::result::Result<Answer, Failure> {
+        let mut url = self.base(endpoint).await?;
+        let prefix = url.path().trim_end_matches('/');
+        url.set_path(&format!("{prefix}/v2/{}/{}", ask.repository, ask.path));
         let kept = self.tokens.get(&endpoint.host, ask.repository);
-        let response = self.follow(endpoint, &url, ask, kept.as_ref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return self.settle(endpoint, &url, ask, response, kept.is_some()).await;
+        let answer = self.follow(&url, ask, kept.as_ref()).await?;
+        match answer.response.status() {
+            _ if answer.is_taken() => Ok(answer),
+            // What a storage server says about logins is not about the registry's.
+            _ if answer.foreign => Err(self.failed(endpoint, ask, answer, Login::Unknown).await),
+            StatusCode::UNAUTHORIZED => {
+                // No login yet, or one that has run out.
+                if let Some(kept) = &kept {
+                    self.tokens.forget(&endpoint.host, ask.repository, kept);
+                }
+                self.ask_with_login(endpoint, &url, ask, answer).await
+            }
+            StatusCode::FORBIDDEN if kept.is_some() => {
+                let (_, login) = self.credential(endpoint, ask.repository).await?;
+                let failure = self.failed(endpoint, ask, answer, login).await;
+                self.ask_without_stored_login(endpoint, &url, ask, failure, login).await
+            }
+            _ => Err(self.failed(endpoint, ask, answer, Login::Unknown).await),
         }
-        // No login yet, or one that has run out: log in once.
-        self.tokens.forget(&endpoint.host, ask.repository);
-        let Some(challenge) = challenge_of(&response) else {
-            return Err(self.failed(endpoint, ask, response).await);
-        };
-        let auth = self.credential(endpoint, ask.repository).await?;
-        let Some(header) = self.log_in(endpoint, &base, ask.repository, &challenge, &auth).await? else {
-            return Err(self.failed(endpoint, ask, response).await);
-        };
-        drop(response);
-        let response = self.follow(endpoint, &url, ask, Some(&header)).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.tokens.forget(&endpoint.host, ask.repository);
-        }
-        self.settle(endpoint, &url, ask, response, auth != RegistryAuth::Anonymous).await
     }
 
-    /// A success as it is; a rejected login gets one try without it.
-    async fn settle(
+    /// Answers a challenge, once.
+    async fn ask_with_login(
         &self,
         endpoint: &Endpoint,
         url: &Url,
         ask: &Ask<'_>,
-        response: Response,
-        logged_in: bool,
-    ) -> std::result::Result<Response, Failure> {
-        let status = response.status();
-        if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Ok(response);
+        answer: Answer,
+    ) -> std::result::Result<Answer, Failure> {
+        let Some(challenge) = challenge_of(&answer.response) else {
+            return Err(self.failed(endpoint, ask, answer, Login::Unknown).await);
+        };
+        let (auth, login) = self.credential(endpoint, ask.repository).await?;
+        let failure = match self.log_in(endpoint, url, ask.repository, &challenge, &auth).await {
+            Ok(None) => return Err(self.failed(endpoint, ask, answer, login).await),
+            Ok(Some(header)) => {
+                drop(answer);
+                let answer = self.follow(url, ask, Some(&header)).await?;
+                if answer.is_taken() {
+                    return Ok(answer);
+                }
+                if answer.response.status() == StatusCode::UNAUTHORIZED {
+                    self.tokens.forget(&endpoint.host, ask.repository, &header);
+                }
+                self.failed(endpoint, ask, answer, login).await
+            }
+            // The token server did not take the login.
+            Err(failure) if failure.is_refusal() => failure,
+            Err(failure) => return Err(failure),
+        };
+        self.ask_without_stored_login(endpoint, url, ask, failure, login).await
+    }
+
+    /// A stored login that is rejected may be stale while the image is public: one try without it.
+    async fn ask_without_stored_login(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        ask: &Ask<'_>,
+        failure: Failure,
+        login: Login,
+    ) -> std::result::Result<Answer, Failure> {
+        if login != Login::Stored || !failure.is_refusal() {
+            return Err(failure);
         }
-        let rejected = matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
-        let auth = self.credential(endpoint, ask.repository).await?;
-        let stored = self.options.auth.is_none() && auth != RegistryAuth::Anonymous;
-        if !rejected || !logged_in || !stored {
-            return Err(self.failed(endpoint, ask, response).await);
-        }
-        let mut failure = self.failed(endpoint, ask, response).await;
-        if let Ok(response) = self.ask_anonymously(endpoint, url, ask).await {
-            return Ok(response);
-        }
-        if let ErrorKind::Unauthorized { registry, reason } = failure.error.kind() {
-            let reason = format!("the stored login was rejected, and so was a try without it: {reason}");
-            failure.error = ErrorKind::Unauthorized { registry: registry.clone(), reason }.into();
-        }
-        Err(failure)
+        self.ask_anonymously(endpoint, url, ask).await.map_err(|_| failure.after_anonymous_try())
     }
 
     async fn ask_anonymously(
@@ -191,44 +160,48 @@ impl Transport {
         endpoint: &Endpoint,
         url: &Url,
         ask: &Ask<'_>,
-    ) -> std::result::Result<Response, Failure> {
-        let response = self.follow(endpoint, url, ask, None).await?;
-        if response.status().is_success() {
-            return Ok(response);
+    ) -> std::result::Result<Answer, Failure> {
+        let answer = self.follow(url, ask, None).await?;
+        if answer.is_taken() {
+            return Ok(answer);
         }
-        let Some(challenge @ Challenge::Bearer { .. }) = challenge_of(&response) else {
-            return Err(self.failed(endpoint, ask, response).await);
+        let challenge = challenge_of(&answer.response).filter(|_| !answer.foreign);
+        let Some(challenge @ Challenge::Bearer { .. }) = challenge else {
+            return Err(self.failed(endpoint, ask, answer, Login::Unknown).await);
         };
-        let base = self.base(endpoint).await?;
-        let anonymous = RegistryAuth::Anonymous;
-        let header = self.log_in(endpoint, &base, ask.repository, &challenge, &anonymous).await?;
-        let response = self.follow(endpoint, url, ask, header.as_ref()).await?;
-        if response.status().is_success() { Ok(response) } else { Err(self.failed(endpoint, ask, response).await) }
+        let header = self.log_in(endpoint, url, ask.repository, &challenge, &RegistryAuth::Anonymous).await?;
+        let answer = self.follow(url, ask, header.as_ref()).await?;
+        if answer.is_taken() { Ok(answer) } else { Err(self.failed(endpoint, ask, answer, Login::Unknown).await) }
     }
 
-    async fn failed(&self, endpoint: &Endpoint, ask: &Ask<'_>, response: Response) -> Failure {
-        response::failure(response, &endpoint.host, ask.what, self.options.stall_timeout).await
+    async fn failed(&self, endpoint: &Endpoint, ask: &Ask<'_>, answer: Answer, login: Login) -> Failure {
+        let stall = self.options.stall_timeout;
+        let failure = response::failure(answer, &endpoint.host, ask.what, stall, login).await;
+        self.hide_secrets(failure)
+    }
+
+    /// A server may say in its error what it was sent.
+    pub(super) fn hide_secrets(&self, failure: Failure) -> Failure {
+        let mut secrets = self.tokens.secrets();
+        secrets.extend(self.credentials.secrets());
+        failure.without(&secrets)
     }
 
     /// The `Authorization` that answers a challenge; `None` if there is nothing to answer with.
     async fn log_in(
         &self,
         endpoint: &Endpoint,
-        base: &Url,
+        asked: &Url,
         repository: &str,
         challenge: &Challenge,
         auth: &RegistryAuth,
     ) -> std::result::Result<Option<Secret>, Failure> {
         let (header, life) = match (challenge, auth) {
             (_, RegistryAuth::Token(token)) => (Secret::new(format!("Bearer {}", token.reveal())), None),
-            (Challenge::Basic, RegistryAuth::Basic { username, password }) => {
-                use base64::{Engine, engine::general_purpose::STANDARD};
-                let pair = STANDARD.encode(format!("{username}:{}", password.reveal()));
-                (Secret::new(format!("Basic {pair}")), None)
-            }
+            (Challenge::Basic, RegistryAuth::Basic { username, password }) => (password.as_basic(username), None),
             (Challenge::Basic, _) => return Ok(None),
             (Challenge::Bearer { .. }, auth) => {
-                let plain = base.scheme() == "http";
+                let plain = asked.scheme() == "http";
                 let (header, life) = fetch_token(self, challenge, auth, &endpoint.host, plain, repository).await?;
                 (header, Some(life))
             }
@@ -237,128 +210,12 @@ impl Transport {
         Ok(Some(header))
     }
 
-    /// The credential for a server, looked up once.
-    async fn credential(&self, endpoint: &Endpoint, repository: &str) -> Result<RegistryAuth> {
-        let cell = {
-            let mut known = self.credentials.lock().map_err(|_| ImageError::internal("a thread panicked"))?;
-            Arc::clone(known.entry((endpoint.host.clone(), repository.to_owned())).or_default())
-        };
-        let find = || find_credential(&self.options, &endpoint.host, repository, !endpoint.is_mirror);
-        cell.get_or_try_init(find).await.cloned()
+    async fn credential(&self, endpoint: &Endpoint, repository: &str) -> Result<(RegistryAuth, Login)> {
+        self.credentials.find(&self.options, &endpoint.host, repository, !endpoint.is_mirror).await
     }
-
-    /// Sends and follows redirects: never from TLS to plain, and no credential to another server.
-    async fn follow(
-        &self,
-        endpoint: &Endpoint,
-        url: &Url,
-        ask: &Ask<'_>,
-        header: Option<&Secret>,
-    ) -> std::result::Result<Response, Failure> {
-        let origin = authority(url);
-        let mut url = url.clone();
-        for _ in 0..=MOST_REDIRECTS {
-            let host = authority(&url);
-            let mut request = self.client_for(&url, endpoint.is_mirror)?.get(url.clone());
-            if let Some(accept) = ask.accept {
-                request = request.header(ACCEPT, accept);
-            }
-            if ask.from > 0 {
-                request = request.header(RANGE, format!("bytes={}-", ask.from));
-            }
-            if let Some(header) = header.filter(|_| host == origin) {
-                request = request.header(AUTHORIZATION, header.reveal());
-            }
-            let response = self.send(request, &host, ask.what).await?;
-            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
-                return Ok(response);
-            }
-            url = self.next_url(&url, &response, &endpoint.host)?;
-        }
-        Err(wrong_redirect(&endpoint.host, "it redirects more than ten times").into())
-    }
-
-    fn next_url(&self, from: &Url, response: &Response, registry: &str) -> Result<Url> {
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| wrong_redirect(registry, "it redirects to nowhere"))?;
-        let to = from.join(location).map_err(|_| wrong_redirect(registry, "it redirects to what is no URL"))?;
-        match to.scheme() {
-            "https" => Ok(to),
-            "http" if from.scheme() == "https" => {
-                Err(wrong_redirect(registry, "it redirects from https to plain http, which is refused"))
-            }
-            "http" if may_be_plain(&self.options, &authority(&to)) => Ok(to),
-            "http" => Err(wrong_redirect(registry, "it redirects to a plain http server that is not in insecure")),
-            _ => Err(wrong_redirect(registry, "it redirects to what is no web address")),
-        }
-    }
-
-    /// Scheme and host of a server. Where plain HTTP is allowed it is found out by asking, once, without a credential.
-    async fn base(&self, endpoint: &Endpoint) -> std::result::Result<Url, Failure> {
-        if let Some(base) = &endpoint.base {
-            return Ok(base.clone());
-        }
-        let url = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{}", endpoint.host)).map_err(|_| {
-                let reason = "the registry's name is no host".to_owned();
-                ImageError::from(ErrorKind::InvalidReference { text: endpoint.host.clone(), reason })
-            })
-        };
-        if !may_be_plain(&self.options, &endpoint.host) {
-            return Ok(url("https")?);
-        }
-        let known = self.schemes.lock().ok().and_then(|known| known.get(&endpoint.host).copied());
-        if let Some(scheme) = known {
-            return Ok(url(scheme)?);
-        }
-        let mut ping = url("http")?;
-        ping.set_path("/v2/");
-        let answer = self.send(self.plain.get(ping), &endpoint.host, "its API").await;
-        let scheme = match answer {
-            // What a TLS server says to plain HTTP.
-            Ok(response) if response.status() == StatusCode::BAD_REQUEST => "https",
-            Ok(_) => "http",
-            Err(error) if !matches!(error.kind(), ErrorKind::Network { .. }) => return Err(error.into()),
-            Err(plain_error) => {
-                let mut ping = url("https")?;
-                ping.set_path("/v2/");
-                let request = self.secure_client(self.options.connect_timeout)?.get(ping);
-                match self.send(request, &endpoint.host, "its API").await {
-                    Ok(_) => "https",
-                    Err(error) if error.to_string().contains("certificate") => return Err(error.into()),
-                    Err(_) => return Err(plain_error.into()),
-                }
-            }
-        };
-        if let Ok(mut known) = self.schemes.lock() {
-            known.insert(endpoint.host.clone(), scheme);
-        }
-        Ok(url(scheme)?)
-    }
-}
-
-fn build(options: &ClientOptions, proxies: &Proxies, tls: rustls::ClientConfig, connect: Duration) -> Result<Client> {
-    let proxies = proxies.clone();
-    let _ = options;
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        // One connection a blob is faster than the flow control of HTTP/2.
-        .http1_only()
-        .redirect(Policy::none())
-        .no_proxy()
-        .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url)))
-        .connect_timeout(connect)
-        .tcp_nodelay(true)
-        .user_agent(concat!("microsandbox-image/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| ImageError::internal(format!("the HTTP client can't be made: {error}")))
 }
 
 fn challenge_of(response: &Response) -> Option<Challenge> {
     let headers = response.headers().get_all(WWW_AUTHENTICATE);
     Challenge::choose(headers.iter().filter_map(|value| value.to_str().ok()))
-}
-
-fn wrong_redirect(host: &str, reason: &str) -> ImageError {
-    ErrorKind::Registry { registry: host.to_owned(), status: 302, message: reason.to_owned() }.into()
 }

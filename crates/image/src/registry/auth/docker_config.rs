@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::registry::{
     auth::secret::{RegistryAuth, Secret},
@@ -14,8 +14,9 @@ use crate::registry::{
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Logins {
+    #[serde(deserialize_with = "null_is_none")]
     auths: BTreeMap<String, Login>,
-    #[serde(rename = "credHelpers")]
+    #[serde(rename = "credHelpers", deserialize_with = "null_is_none")]
     helpers: BTreeMap<String, String>,
     #[serde(rename = "credsStore")]
     store: Option<String>,
@@ -31,6 +32,11 @@ struct Login {
     identity_token: Option<String>,
     #[serde(rename = "registrytoken", alias = "registryToken")]
     registry_token: Option<String>,
+}
+
+/// Go writes an empty map as `null`.
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<BTreeMap<String, T>, D::Error> {
+    Ok(Option::<BTreeMap<String, T>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// Where a login is.
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_store_serves_all_other_hosts() {
-        let logins = Logins::parse(br#"{"credsStore":"pass"}"#).unwrap();
+        let logins = Logins::parse(br#"{"auths":null,"credHelpers":null,"credsStore":"pass"}"#).unwrap();
         assert_eq!(user(logins.find("docker.io", "x")).as_deref(), Some("pass@https://index.docker.io/v1/"));
         assert_eq!(user(logins.find("q.example", "x")).as_deref(), Some("pass@q.example"));
     }

@@ -52,9 +52,12 @@ pub(super) fn ask(name: &str, server: &str, environment: &Environment) -> Result
         let _ = stdin.write_all(server.as_bytes());
     }
     let mut stdout = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
-    let reader = std::thread::spawn(move || {
+    let (sender, answers) = std::sync::mpsc::channel();
+    // Not joined: a grandchild may hold the pipe open for ever.
+    std::thread::spawn(move || {
         let mut answer = Vec::new();
-        stdout.by_ref().take(LONGEST_ANSWER).read_to_end(&mut answer).map(|_| answer)
+        let read = stdout.by_ref().take(LONGEST_ANSWER).read_to_end(&mut answer);
+        let _ = sender.send(read.map(|_| answer));
     });
     let started = Instant::now();
     // The host program may own SIGCHLD, so the child is asked for, not waited for.
@@ -69,7 +72,8 @@ pub(super) fn ask(name: &str, server: &str, environment: &Environment) -> Result
             }
         }
     };
-    let answer = reader.join().ok().and_then(std::result::Result::ok).unwrap_or_default();
+    let left = TIMEOUT.saturating_sub(started.elapsed());
+    let answer = answers.recv_timeout(left).ok().and_then(std::result::Result::ok).unwrap_or_default();
     if !status.success() {
         let not_found = String::from_utf8_lossy(&answer).contains("credentials not found");
         return if not_found { Ok(None) } else { Err(failed("failed".to_owned())) };

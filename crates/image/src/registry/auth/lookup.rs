@@ -1,6 +1,14 @@
 //! The order in which a credential is looked for.
 
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::OnceCell;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
@@ -8,7 +16,7 @@ use crate::{
         auth::{
             docker_config::{Found, Logins},
             helper,
-            secret::RegistryAuth,
+            secret::{RegistryAuth, Secret},
         },
         endpoint::canonical_host,
         options::{ClientOptions, CredentialSource, Environment},
@@ -21,16 +29,55 @@ pub trait CredentialProvider: Send + Sync {
     fn credential(&self, host: &str) -> Pin<Box<dyn Future<Output = Result<Option<RegistryAuth>>> + Send>>;
 }
 
-/// The credential for a server. `for_registry` is false for mirrors, to which the explicit option does not belong.
-pub(in crate::registry) async fn find_credential(
-    options: &Arc<ClientOptions>,
-    host: &str,
-    repository: &str,
-    for_registry: bool,
-) -> Result<RegistryAuth> {
-    if let Some(auth) = options.auth.as_ref().filter(|_| for_registry) {
-        return Ok(auth.clone());
+/// Where a credential came from, for what an error should say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::registry) enum Login {
+    /// There is none, or none was looked for.
+    Unknown,
+    /// The option `auth`.
+    Option,
+    /// The callback, a file or a helper.
+    Stored,
+}
+
+type Cell = Arc<OnceCell<(RegistryAuth, Login)>>;
+
+/// Credentials that were looked up, each once, by server and repository.
+#[derive(Default)]
+pub(in crate::registry) struct Credentials(Mutex<HashMap<(String, String), Cell>>);
+
+impl Credentials {
+    /// The credential for a server. `for_registry` is false for mirrors, to which the option `auth` does not belong.
+    pub(in crate::registry) async fn find(
+        &self,
+        options: &Arc<ClientOptions>,
+        host: &str,
+        repository: &str,
+        for_registry: bool,
+    ) -> Result<(RegistryAuth, Login)> {
+        if let Some(auth) = options.auth.as_ref().filter(|_| for_registry) {
+            return Ok((auth.clone(), if auth.is_some() { Login::Option } else { Login::Unknown }));
+        }
+        let cell = {
+            let mut known = self.0.lock().map_err(|_| ImageError::internal("a thread panicked over the logins"))?;
+            Arc::clone(known.entry((host.to_owned(), repository.to_owned())).or_default())
+        };
+        let found = cell.get_or_try_init(|| async {
+            let auth = look_up(options, host, repository).await?;
+            let login = if auth.is_some() { Login::Stored } else { Login::Unknown };
+            Ok::<_, ImageError>((auth, login))
+        });
+        found.await.cloned()
     }
+
+    /// All that must never be shown.
+    pub(in crate::registry) fn secrets(&self) -> Vec<Secret> {
+        let Ok(known) = self.0.lock() else { return Vec::new() };
+        known.values().filter_map(|cell| cell.get()).flat_map(|(auth, _)| auth.secrets()).collect()
+    }
+}
+
+async fn look_up(options: &Arc<ClientOptions>, host: &str, repository: &str) -> Result<RegistryAuth> {
     let host = canonical_host(host).to_owned();
     if let Some(provider) = &options.credential_provider
         && let Some(auth) = provider.credential(&host).await?

@@ -11,5 +11,5 @@ pub use lookup::CredentialProvider;
 pub use secret::{RegistryAuth, Secret};
 
 pub(super) use challenge::Challenge;
-pub(super) use lookup::find_credential;
+pub(super) use lookup::{Credentials, Login};
 pub(super) use token::{Tokens, fetch_token};

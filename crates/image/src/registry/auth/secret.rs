@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::header::HeaderValue;
+
+use crate::error::{ImageError, Result};
+
 /// A password or token. `Debug` shows nothing of it and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -15,6 +20,19 @@ impl Secret {
     /// The text, for the one header it belongs in.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// The value of a header, marked so that nobody prints it. Fails on what can't be in a header.
+    pub(in crate::registry) fn to_header(&self) -> Result<HeaderValue> {
+        let value = HeaderValue::from_str(&self.0);
+        let mut value = value.map_err(|_| ImageError::internal("a login holds what can't be sent in a header"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// This password with its name, as a header has them.
+    pub(in crate::registry) fn as_basic(&self, username: &str) -> Self {
+        Self::new(format!("Basic {}", STANDARD.encode(format!("{username}:{}", self.0))))
     }
 }
 
@@ -42,9 +60,33 @@ pub enum RegistryAuth {
     Identity(Secret),
 }
 
+impl RegistryAuth {
+    /// True if there is something to log in with.
+    pub(in crate::registry) fn is_some(&self) -> bool {
+        *self != Self::Anonymous
+    }
+
+    /// All that must never be shown: the secret, and the forms it is sent in.
+    pub(in crate::registry) fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::Anonymous => Vec::new(),
+            Self::Basic { username, password } => vec![password.clone(), password.as_basic(username)],
+            Self::Token(token) | Self::Identity(token) => vec![token.clone()],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sent_is_marked_as_secret() {
+        let header = Secret::new("hunter2").as_basic("me").to_header().unwrap();
+        assert_eq!(header.to_str().unwrap(), "Basic bWU6aHVudGVyMg==");
+        assert!(header.is_sensitive());
+        assert_eq!(Secret::new("a\nb").to_header().unwrap_err().code(), "ERR_INTERNAL");
+    }
 
     #[test]
     fn debug_shows_no_secret() {

@@ -14,10 +14,11 @@ use crate::{
     registry::{
         auth::{
             challenge::Challenge,
+            lookup::Login,
             secret::{RegistryAuth, Secret},
         },
         endpoint::{authority, is_loopback, may_be_plain, without_port},
-        response,
+        redirect, response,
         retry::Failure,
         transport::Transport,
     },
@@ -25,7 +26,9 @@ use crate::{
 
 const LONGEST_ANSWER: usize = 64 << 10;
 /// Life of a token whose server names none (distribution spec: 60 seconds).
-const DEFAULT_LIFE: u64 = 60;
+const DEFAULT_LIFE: f64 = 60.0;
+/// A token that claims more is asked for again after a day.
+const LONGEST_LIFE: f64 = 86_400.0;
 /// A token is not used in its last seconds.
 const MARGIN: Duration = Duration::from_secs(5);
 const CLIENT_ID: &str = "microsandbox-image";
@@ -60,10 +63,19 @@ impl Tokens {
         }
     }
 
-    pub(in crate::registry) fn forget(&self, host: &str, repository: &str) {
-        if let Ok(mut kept) = self.0.lock() {
-            kept.remove(&(host.to_owned(), repository.to_owned()));
+    /// Drops a token that was not taken, unless another download has replaced it already.
+    pub(in crate::registry) fn forget(&self, host: &str, repository: &str, header: &Secret) {
+        let key = (host.to_owned(), repository.to_owned());
+        if let Ok(mut kept) = self.0.lock()
+            && kept.get(&key).is_some_and(|token| token.header == *header)
+        {
+            kept.remove(&key);
         }
+    }
+
+    /// All that must never be shown.
+    pub(in crate::registry) fn secrets(&self) -> Vec<Secret> {
+        self.0.lock().map_or_else(|_| Vec::new(), |kept| kept.values().map(|token| token.header.clone()).collect())
     }
 }
 
@@ -71,7 +83,16 @@ impl Tokens {
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    #[serde(default)]
+    expires_in: serde_json::Value,
+}
+
+impl Answer {
+    /// How long the token lives; whatever else than a number stands there means the default.
+    fn life(&self) -> Duration {
+        let seconds = self.expires_in.as_f64().filter(|seconds| *seconds >= 1.0).unwrap_or(DEFAULT_LIFE);
+        Duration::from_secs(seconds.min(LONGEST_LIFE) as u64)
+    }
 }
 
 /// Gets a token. `registry` is the server that named the realm, `plain` whether it was spoken to in plain HTTP.
@@ -100,7 +121,7 @@ pub(in crate::registry) async fn fetch_token(
             let mut form = Url::parse("x:").map_err(|_| ImageError::internal("a constant URL is one"))?;
             form.query_pairs_mut().extend_pairs(&fields);
             let body = form.query().unwrap_or_default().to_owned();
-            let request = transport.client(&host)?.post(url);
+            let request = transport.client(&url)?.post(url);
             request.header("content-type", "application/x-www-form-urlencoded").body(body)
         }
         _ => {
@@ -108,7 +129,7 @@ pub(in crate::registry) async fn fetch_token(
                 fields.push(("account", username));
             }
             url.query_pairs_mut().extend_pairs(&fields);
-            let request = transport.client(&host)?.get(url);
+            let request = transport.client(&url)?.get(url);
             match auth {
                 RegistryAuth::Basic { username, password } => request.basic_auth(username, Some(password.reveal())),
                 _ => request,
@@ -117,7 +138,10 @@ pub(in crate::registry) async fn fetch_token(
     };
     let response = transport.send(request, &host, "the token").await?;
     if !response.status().is_success() {
-        return Err(response::failure(response, &host, "the token", transport.options.stall_timeout).await);
+        let login = if auth.is_some() { Login::Stored } else { Login::Unknown };
+        let answer = redirect::Answer { response, host: host.clone(), foreign: false };
+        let failure = response::failure(answer, registry, "a token", transport.options.stall_timeout, login).await;
+        return Err(transport.hide_secrets(failure));
     }
     let stall = transport.options.stall_timeout;
     let body = response::read_body(response, LONGEST_ANSWER, stall, &host, "the token").await?;
@@ -125,8 +149,9 @@ pub(in crate::registry) async fn fetch_token(
         || ErrorKind::Unauthorized { registry: host.clone(), reason: "its answer holds no token".to_owned() };
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
     let filled = |token: Option<String>| token.filter(|token| !token.is_empty());
+    let life = answer.life();
     let token = filled(answer.token).or(filled(answer.access_token)).ok_or_else(no_token)?;
-    Ok((Secret::new(format!("Bearer {token}")), Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE))))
+    Ok((Secret::new(format!("Bearer {token}")), life))
 }
 
 /// A realm may be in TLS, or as plain as the registry that named it and on the same machine.
