@@ -1,5 +1,5 @@
 //! What the tests of the registry share.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod images;
 pub mod server;
