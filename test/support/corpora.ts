@@ -1,6 +1,9 @@
-/** Large real layers, made once and kept: a Debian root and a node_modules. */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
+/**
+ * Large real layers, made once and kept in the user's cache directory: a Debian root and a node_modules. They come from
+ * the package mirrors the machine is configured for; what is in them is of no interest beyond its size and variety.
+ */
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { LayerFile } from './oci-layout.js';
@@ -11,7 +14,8 @@ const directory = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'
 /** A Debian root (mmdebstrap, minbase): about 6,000 files. */
 export function debianRoot(): Promise<LayerFile> {
   return cached('debian-minbase', async (tar) => {
-    await must('mmdebstrap', ['--variant=minbase', '--quiet', 'bookworm', tar]);
+    // Without the format it would go by the file's ending.
+    await must('mmdebstrap', ['--variant=minbase', '--format=tar', '--quiet', 'bookworm', tar]);
   });
 }
 
@@ -23,37 +27,45 @@ const PACKAGES = [
     'lodash@4.17.21',
     'rxjs@7.8.1',
     'core-js@3.37.0',
-    'webpack@5.91.0',
-    'eslint@8.57.0',
-  ],
-  ...[
-    '@babel/preset-env@7.24.5',
-    'jest@29.7.0',
-    'react-dom@18.3.1',
-    '@mui/icons-material@5.15.15',
-    '@mui/material@5.15.15',
-  ],
-  ...[
-    'antd@5.17.0',
-    'aws-sdk@2.1614.0',
-    'three@0.164.1',
     'ramda@0.30.0',
-    'es-abstract@1.23.3',
-    '@fluentui/react-icons@2.0.239',
+    'three@0.164.1',
   ],
+  ...['antd@5.17.0', '@ant-design/icons@5.3.7', '@ant-design/icons-svg@4.4.2'],
+  ...['@mui/icons-material@5.15.15', '@mui/material@5.15.15'],
 ];
 
-/** A large node_modules: tens of thousands of small files. */
+/**
+ * A large node_modules: about 60,000 small files. The packages are unpacked without what they depend on and without
+ * running anything of theirs, so that it is the same tree every time.
+ */
 export function nodeModules(): Promise<LayerFile> {
   return cached('node-modules', async (tar) => {
-    const root = `${tar}.tree`;
-    mkdirSync(join(root, 'app'), { recursive: true });
-    writeFileSync(join(root, 'app', 'package.json'), '{"name":"corpus","version":"1.0.0","private":true}');
-    const flags = ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--legacy-peer-deps', '--prefer-offline'];
-    await must('npm', [...flags, ...PACKAGES], { cwd: join(root, 'app') });
-    await must('tar', ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', '-cf', tar, '-C', root, 'app']);
-    rmSync(root, { recursive: true, force: true });
+    const work = mkdtempSync(join(tmpdir(), 'corpus-'));
+    try {
+      await packModules(work, tar);
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
   });
+}
+
+async function packModules(work: string, tar: string): Promise<void> {
+  await must('npm', ['pack', '--silent', '--ignore-scripts', ...PACKAGES], { cwd: work });
+  for (const name of PACKAGES) {
+    const archive = `${name.replace(/^@/, '').replaceAll(/[/@]/g, '-')}.tgz`;
+    const target = join(work, 'app', 'node_modules', name.slice(0, name.lastIndexOf('@')));
+    mkdirSync(target, { recursive: true });
+    await must('tar', ['-xzf', join(work, archive), '-C', target, '--strip-components=1']);
+  }
+  const same = [
+    '--sort=name',
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '--mtime=@1700000000',
+    '--mode=u=rwX,go=rX',
+  ];
+  await must('tar', [...same, '-cf', tar, '-C', work, 'app']);
 }
 
 async function cached(name: string, make: (tar: string) => Promise<void>): Promise<LayerFile> {

@@ -1,0 +1,29 @@
+// One pull by this package in a process of its own: node ours.cjs REFERENCE CACHE CA-FILE. Prints what it cost as JSON.
+const { readFileSync } = require('node:fs');
+
+const [reference, cache, caPath] = process.argv.slice(2);
+const beforeLoad = process.hrtime.bigint();
+const { Registry } = require('microsandbox-image');
+
+async function main() {
+  const registry = new Registry({ cache, caCertificates: readFileSync(caPath), credentials: 'none', proxy: null });
+  const cpuBefore = process.cpuUsage();
+  const started = process.hrtime.bigint();
+  await registry.pull(reference);
+  const wall = Number(process.hrtime.bigint() - started) / 1e9;
+  const { user, system } = process.cpuUsage(cpuBefore);
+  const answer = {
+    wall,
+    cpu: (user + system) / 1e6,
+    memory: process.resourceUsage().maxRSS * 1024,
+    // From the start of the process to the call, and the part of it that loading the package took.
+    startup: process.uptime() - wall,
+    load: Number(started - beforeLoad) / 1e9,
+  };
+  console.log(JSON.stringify(answer));
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});
