@@ -189,6 +189,17 @@ impl ImageError {
         kind.caused_by(source)
     }
 
+    /// Completes a path that was told relative to `directory`.
+    #[must_use]
+    pub(crate) fn within(mut self, directory: &Path) -> Self {
+        if let ErrorKind::Io { path, .. } | ErrorKind::NoSpace { path, .. } = &mut self.0.kind
+            && !Path::new(path.as_str()).is_absolute()
+        {
+            *path = directory.join(path.as_str()).display().to_string();
+        }
+        self
+    }
+
     /// The pull was stopped by its caller.
     pub fn aborted() -> Self {
         ErrorKind::Aborted.into()

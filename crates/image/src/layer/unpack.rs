@@ -70,7 +70,8 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         limits: how.limits,
         writers: how.writers.max(1),
         halt: how.halt,
-    })?;
+    })
+    .map_err(|error| error.within(directory))?;
     let mut report = extracted.report;
     let index = if how.index { index::build(&extracted.tree) } else { None };
     if how.index && index.is_none() {
