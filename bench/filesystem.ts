@@ -3,6 +3,7 @@
  * inodes to skip, a fragmented bitmap, dirty pages) would be measured otherwise. Journal and 256-byte inodes, as a disk
  * has them.
  */
+import { spawnSync } from 'node:child_process';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { must, run } from '../test/support/programs.js';
@@ -35,6 +36,12 @@ export async function freshFilesystem(scratch: string): Promise<FreshFilesystem>
   await must('mkfs.ext4', ['-q', '-F', '-I', '256', '-N', '400000', '-O', 'has_journal', file]);
   // The kernel would fill inode tables in the background while we measure.
   await must('mount', ['-o', 'loop,noinit_itable', file, directory]);
+  const atExit = (): void => {
+    spawnSync('umount', ['-R', '-l', directory]);
+    rmSync(directory, { recursive: true, force: true });
+    rmSync(file, { force: true });
+  };
+  process.once('exit', atExit);
   const remove = async (): Promise<void> => {
     // Programs with overlays of their own leave mounts inside, and daemons take a moment to go.
     for (let attempt = 0; ; attempt++) {
@@ -43,6 +50,7 @@ export async function freshFilesystem(scratch: string): Promise<FreshFilesystem>
       if (attempt === 20) throw new Error(`${directory} can't be unmounted: ${stderr}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
+    process.off('exit', atExit);
     rmdirSync(directory);
     rmSync(file);
   };

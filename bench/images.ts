@@ -35,6 +35,12 @@ export async function serveImages(names: string[], scratch: string): Promise<Ser
   const certificates = makeCertificates();
   const tls = { certPath: certificates.certPath, keyPath: certificates.keyPath };
   const server = await startRealRegistry({ directory: join(directory, 'registry'), tls });
+  const atExit = (): void => {
+    void server.kill();
+    certificates.remove();
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.once('exit', atExit);
   const images: BenchImage[] = [];
   for (const name of names) {
     const maker = MAKERS[name];
@@ -57,6 +63,7 @@ export async function serveImages(names: string[], scratch: string): Promise<Ser
     });
   }
   const stop = async (): Promise<void> => {
+    process.off('exit', atExit);
     await server.stop();
     certificates.remove();
     rmSync(directory, { recursive: true, force: true });

@@ -9,10 +9,15 @@ import { gzipSync } from 'node:zlib';
 import type { LayerFile } from './oci-layout.js';
 import { must } from './programs.js';
 
+export interface Corpus extends LayerFile {
+  /** The uncompressed archive's path. */
+  file: string;
+}
+
 const directory = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'microsandbox-image-tests');
 
 /** A Debian root (mmdebstrap, minbase): about 6,000 files. */
-export function debianRoot(): Promise<LayerFile> {
+export function debianRoot(): Promise<Corpus> {
   return cached('debian-minbase', async (tar) => {
     // Without the format it would go by the file's ending.
     await must('mmdebstrap', ['--variant=minbase', '--format=tar', '--quiet', 'bookworm', tar]);
@@ -38,7 +43,7 @@ const PACKAGES = [
  * A large node_modules: about 60,000 small files. The packages are unpacked without what they depend on and without
  * running anything of theirs, so that it is the same tree every time.
  */
-export function nodeModules(): Promise<LayerFile> {
+export function nodeModules(): Promise<Corpus> {
   return cached('node-modules', async (tar) => {
     const work = mkdtempSync(join(tmpdir(), 'corpus-'));
     try {
@@ -68,7 +73,7 @@ async function packModules(work: string, tar: string): Promise<void> {
   await must('tar', [...same, '-cf', tar, '-C', work, 'app']);
 }
 
-async function cached(name: string, make: (tar: string) => Promise<void>): Promise<LayerFile> {
+async function cached(name: string, make: (tar: string) => Promise<void>): Promise<Corpus> {
   mkdirSync(directory, { recursive: true });
   const tar = join(directory, `${name}.tar`);
   const blob = `${tar}.gz`;
@@ -81,5 +86,5 @@ async function cached(name: string, make: (tar: string) => Promise<void>): Promi
     renameSync(`${blob}.part`, blob);
     console.log(`made the corpus ${name} in ${((Date.now() - started) / 1000).toFixed(0)} s`);
   }
-  return { tar: readFileSync(tar), blob: readFileSync(blob) };
+  return { file: tar, tar: readFileSync(tar), blob: readFileSync(blob) };
 }
