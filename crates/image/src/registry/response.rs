@@ -112,9 +112,11 @@ fn causes(error: &reqwest::Error) -> (Option<&rustls::Error>, String) {
 }
 
 fn certificate_fault(fault: &rustls::CertificateError) -> String {
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer};
+    use rustls::CertificateError::{
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+    };
     match fault {
-        UnknownIssuer => "nobody known has signed it".to_owned(),
+        UnknownIssuer | BadSignature => "nobody known has signed it".to_owned(),
         Expired | ExpiredContext { .. } => "it has expired".to_owned(),
         NotValidForName | NotValidForNameContext { .. } => "it is for another name".to_owned(),
         other => other.to_string(),

@@ -120,7 +120,7 @@ impl Transport {
             return Err(self.failed(endpoint, ask, answer, Login::Unknown).await);
         };
         let (auth, login) = self.credential(endpoint, ask.repository).await?;
-        let failure = match self.log_in(endpoint, url, ask.repository, &challenge, &auth).await {
+        let failure = match self.log_in(endpoint, url, ask.repository, &challenge, (&auth, login)).await {
             Ok(None) => return Err(self.failed(endpoint, ask, answer, login).await),
             Ok(Some(header)) => {
                 drop(answer);
@@ -169,7 +169,8 @@ impl Transport {
         let Some(challenge @ Challenge::Bearer { .. }) = challenge else {
             return Err(self.failed(endpoint, ask, answer, Login::Unknown).await);
         };
-        let header = self.log_in(endpoint, url, ask.repository, &challenge, &RegistryAuth::Anonymous).await?;
+        let header =
+            self.log_in(endpoint, url, ask.repository, &challenge, (&RegistryAuth::Anonymous, Login::Unknown)).await?;
         let answer = self.follow(url, ask, header.as_ref()).await?;
         if answer.is_taken() { Ok(answer) } else { Err(self.failed(endpoint, ask, answer, Login::Unknown).await) }
     }
@@ -184,6 +185,7 @@ impl Transport {
     pub(super) fn hide_secrets(&self, failure: Failure) -> Failure {
         let mut secrets = self.tokens.secrets();
         secrets.extend(self.credentials.secrets());
+        secrets.extend(self.options.auth.iter().flat_map(RegistryAuth::secrets));
         failure.without(&secrets)
     }
 
@@ -194,7 +196,7 @@ impl Transport {
         asked: &Url,
         repository: &str,
         challenge: &Challenge,
-        auth: &RegistryAuth,
+        (auth, login): (&RegistryAuth, Login),
     ) -> std::result::Result<Option<Secret>, Failure> {
         let (header, life) = match (challenge, auth) {
             (_, RegistryAuth::Token(token)) => (Secret::new(format!("Bearer {}", token.reveal())), None),
@@ -202,7 +204,8 @@ impl Transport {
             (Challenge::Basic, _) => return Ok(None),
             (Challenge::Bearer { .. }, auth) => {
                 let plain = asked.scheme() == "http";
-                let (header, life) = fetch_token(self, challenge, auth, &endpoint.host, plain, repository).await?;
+                let (header, life) =
+                    fetch_token(self, challenge, (auth, login), &endpoint.host, plain, repository).await?;
                 (header, Some(life))
             }
         };

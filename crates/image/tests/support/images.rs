@@ -99,13 +99,14 @@ impl Store {
 
     /// Answers as a registry does: the whole, a part, or its own error.
     pub fn reply(&self, request: &Request) -> Reply {
-        if request.path == "/v2/" {
+        let path = request.path.split('?').next().unwrap_or_default();
+        if path == "/v2/" {
             return Reply::new(200, "{}");
         }
         let found = ["manifests/", "blobs/"]
             .iter()
-            .find_map(|kind| request.path.find(kind))
-            .and_then(|at| self.bodies.get(&request.path[at..]));
+            .find_map(|kind| path.find(kind))
+            .and_then(|at| self.bodies.get(&path[at..]));
         let Some((media_type, bytes)) = found else {
             let words = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
             return Reply::new(404, words);

@@ -99,7 +99,7 @@ impl Answer {
 pub(in crate::registry) async fn fetch_token(
     transport: &Transport,
     challenge: &Challenge,
-    auth: &RegistryAuth,
+    (auth, login): (&RegistryAuth, Login),
     registry: &str,
     plain: bool,
     repository: &str,
@@ -138,7 +138,6 @@ pub(in crate::registry) async fn fetch_token(
     };
     let response = transport.send(request, &host, "the token").await?;
     if !response.status().is_success() {
-        let login = if auth.is_some() { Login::Stored } else { Login::Unknown };
         let answer = redirect::Answer { response, host: host.clone(), foreign: false };
         let failure = response::failure(answer, registry, "a token", transport.options.stall_timeout, login).await;
         return Err(transport.hide_secrets(failure));
