@@ -102,6 +102,35 @@ describe('a pull', () => {
     assert.equal(index.lookup('opt/x/y')?.inode, BigInt(statSync(join(top, 'opt/x/y')).ino));
   });
 
+  it('fills a hard link to a file that only a lower layer has, for each image anew', async (t) => {
+    const top: TarEntry[] = [{ path: 'usr/tool', type: 'hardlink', linkTarget: '/bin/tool' }];
+    const base = (content: string, mode: number): TarEntry[] => [
+      { path: 'bin/tool', content, mode, uid: 3, mtime: 1_500_000_000 },
+    ];
+    const server = await startRegistry({
+      images: {
+        'one:1': { layers: [base('abc', 0o755), top] },
+        'two:1': { layers: [base('other', 0o700), top] },
+        'none:1': { layers: [base('abc', 0o755), [{ path: 'bin/tool', type: 'whiteout' }], top] },
+      },
+    });
+    t.after(() => server.close());
+    const registry = new Registry({ cache: scratch('lower-link') });
+    for (const [name, content, mode] of [
+      ['one:1', 'abc', 0o100755],
+      ['two:1', 'other', 0o100700],
+    ] as const) {
+      const { layers, layerDigests } = await registry.pull(server.reference(name));
+      const file = join(layers[1] ?? '', 'usr/tool');
+      assert.equal(readFileSync(file, 'utf8'), content);
+      assert.deepEqual(readStat(file), { uid: 3, gid: 0, mode, rdev: 0 });
+      const entry = LayerIndex.open(registry.cache.layerIndexPath(layerDigests[1] ?? '')).lookup('usr/tool');
+      assert.deepEqual([entry?.size, entry?.inode, entry?.mode], [content.length, BigInt(statSync(file).ino), mode]);
+    }
+    assert.equal(await codeOf(registry.pull(server.reference('none:1'))), 'ERR_EXTRACTION');
+    assert.equal(registry.pullCached(server.reference('none:1')), null);
+  });
+
   it('fetches a layer once that is listed twice', async (t) => {
     const one = layer(BASE);
     const server = await startRegistry({ images: { 'twice:1': { layers: [one, TOP, one, one] } } });

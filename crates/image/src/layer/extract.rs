@@ -19,8 +19,9 @@ use crate::{
         decode::{Decoder, Source},
         halt::Halt,
         limits::{Limits, entry_text},
+        lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
-        report::{Note, Report},
+        report::Report,
         tar::{Member, Sink, Walker},
     },
     model::{Algorithm, Digest, Hasher},
@@ -49,6 +50,8 @@ pub(crate) struct Extracted {
     pub(crate) report: Report,
     /// Directories no entry described, sorted paths.
     pub(crate) implicit_directories: Vec<Vec<u8>>,
+    /// Hard links to files of lower layers.
+    pub(crate) lower_links: Vec<LowerLink>,
     /// Length and hash of the uncompressed bytes.
     pub(crate) uncompressed: u64,
     pub(crate) diff_id: Digest,
@@ -82,16 +85,14 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         layer_bytes: 0,
         xattrs: HashMap::new(),
     };
-    let read = read_all(source, &mut builder, to_hasher, &halt).and_then(|uncompressed| {
-        builder.finish_entries()?;
-        Ok(uncompressed)
-    });
+    let read = read_all(source, &mut builder, to_hasher, &halt)
+        .and_then(|uncompressed| Ok((uncompressed, builder.finish_entries()?)));
     // On failure the other stages must not wait for this one.
     if let Err(error) = read {
         halt.fail(error);
         return Err(ImageError::aborted());
     }
-    let uncompressed = read?;
+    let (uncompressed, lower_links) = read?;
     let Builder { mut planner, mut directories, writers, xattrs, .. } = builder;
     drop(writers);
     planner.report.merge(threads.join());
@@ -107,7 +108,14 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     }
     finish_directories(&mut planner.tree, &mut directories, &xattrs, &mut planner.report, &halt)?;
     let implicit_directories = planner.implicit_directories();
-    Ok(Extracted { tree: planner.tree, report: planner.report, implicit_directories, uncompressed, diff_id: actual })
+    Ok(Extracted {
+        tree: planner.tree,
+        report: planner.report,
+        implicit_directories,
+        lower_links,
+        uncompressed,
+        diff_id: actual,
+    })
 }
 
 fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> Digest {
@@ -269,20 +277,16 @@ impl Builder {
         *self.threads.entry(directory).or_insert_with(|| writers.least_loaded())
     }
 
-    /// After the last entry.
-    fn finish_entries(&mut self) -> Result<()> {
+    /// After the last entry. Answers with the links whose targets are in lower layers; each has a stand-in by now.
+    fn finish_entries(&mut self) -> Result<Vec<LowerLink>> {
         let mut steps = Vec::new();
         let lower = self.planner.finish_links(&mut steps)?;
         self.planner.absorb_whiteouts(&mut steps)?;
         for step in &mut steps {
             self.apply(step, None)?;
         }
-        if let Some(link) = lower.first() {
-            self.planner.report.note(Note::LinkToLowerLayer, &link.path);
-            let reason = format!("it is a hard link to {:?}, which the layer does not have", entry_text(&link.target));
-            return Err(ErrorKind::Extraction { entry: Some(entry_text(&link.path)), reason }.into());
-        }
-        self.writers.flush_all()
+        self.writers.flush_all()?;
+        Ok(lower.into_iter().map(|link| LowerLink { path: link.path, target: link.target }).collect())
     }
 }
 

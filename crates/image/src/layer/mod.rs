@@ -8,6 +8,7 @@ mod halt;
 mod implicit;
 mod index;
 mod limits;
+mod lower_link;
 mod plan;
 mod probe;
 mod report;
@@ -16,12 +17,14 @@ mod tar;
 mod unpack;
 
 pub(crate) use implicit::{read_list, write_list};
-pub(crate) use index::patch_stats;
+pub(crate) use index::{Patch, patch};
+pub(crate) use lower_link::{read_links, write_links};
 
 pub use decode::Source;
 pub use halt::Halt;
 pub use index::{DirectoryRecord, EntryRecord, LayerIndex};
 pub use limits::Limits;
+pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
 pub use stat::{OverrideStat, read_stat};

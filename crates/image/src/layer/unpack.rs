@@ -12,6 +12,7 @@ use crate::{
         halt::Halt,
         index,
         limits::Limits,
+        lower_link::LowerLink,
         report::{Note, Report},
     },
     model::Digest,
@@ -48,6 +49,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Directories that no entry described: relative paths, raw bytes, sorted.
     pub implicit_directories: Vec<Vec<u8>>,
+    /// Hard links whose targets are in lower layers; each is an empty file until the layers are put together.
+    pub lower_links: Vec<LowerLink>,
     /// The sidecar index (SPEC §5); `None` if it was not wanted or can't express the tree.
     pub index: Option<Vec<u8>>,
     /// What could not be kept as it came.
@@ -82,6 +85,7 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         uncompressed_bytes: extracted.uncompressed,
         entries: extracted.tree.entries().count() as u64 - 1,
         implicit_directories: extracted.implicit_directories,
+        lower_links: extracted.lower_links,
         index,
         report,
     })

@@ -6,9 +6,11 @@
 mod feed;
 mod fixup;
 mod job;
+mod lower;
 mod options;
 mod publish;
 mod receive;
+mod stand_in;
 mod trash;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -239,7 +241,7 @@ impl Registry {
         let (cache, settings) = (self.cache.clone(), self.settings.clone());
         let (reference, platform) = (reference.clone(), platform.clone());
         let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fix_implicit_directories(&cache, &settings, &digests).await?;
+        fixup::fit_to_lower_layers(&cache, &settings, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, RenameFlags, Timestamps, renameat_with};
 use crate::{
     error::{ImageError, Result},
     fs::{publish_file, remove_file_if_there},
-    layer::{Unpacked, write_list},
+    layer::{Unpacked, write_links, write_list},
     model::Digest,
     pull::trash::throw_away,
     store::{COMPLETE_MARKER, GlobalCache, LayerFile},
@@ -20,18 +20,19 @@ pub(super) fn publish_tree(cache: &GlobalCache, digest: &Digest, unpacked: &Unpa
     let path = |file| cache.layer(digest, file);
     let (tree, extracting, index) = (path(LayerFile::Tree), path(LayerFile::Extracting), path(LayerFile::Index));
     remove_file_if_there(&index)?;
-    let list = path(LayerFile::ImplicitDirs);
-    if unpacked.implicit_directories.is_empty() {
-        remove_file_if_there(&list)?;
-    } else {
-        publish_file(&beside(&list), &list, &write_list(&unpacked.implicit_directories))?;
-    }
+    write_or_remove(&path(LayerFile::ImplicitDirs), &write_list(&unpacked.implicit_directories))?;
+    write_or_remove(&path(LayerFile::LowerLinks), &write_links(&unpacked.lower_links))?;
     write_marker(&extracting)?;
     swap(&extracting, &tree)?;
     if let Some(bytes) = &unpacked.index {
         publish_file(&beside(&index), &index, bytes)?;
     }
     Ok(())
+}
+
+/// A list that is empty has no file.
+fn write_or_remove(path: &Path, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() { remove_file_if_there(path).map(drop) } else { publish_file(&beside(path), path, bytes) }
 }
 
 /// The empty file that makes a tree valid. An image's own file of that name serves as well, and keeps its content.

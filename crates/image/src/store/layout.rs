@@ -22,6 +22,8 @@ pub enum LayerFile {
     Index,
     /// Directories no entry described.
     ImplicitDirs,
+    /// Hard links to files of lower layers. The original does not know this file.
+    LowerLinks,
     /// Held while extracting.
     Lock,
     /// Held while downloading.
@@ -30,13 +32,14 @@ pub enum LayerFile {
 
 impl LayerFile {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Blob,
         Self::Part,
         Self::Tree,
         Self::Extracting,
         Self::Index,
         Self::ImplicitDirs,
+        Self::LowerLinks,
         Self::Lock,
         Self::DownloadLock,
     ];
@@ -50,6 +53,7 @@ impl LayerFile {
             Self::Extracting => ".extracting",
             Self::Index => ".index",
             Self::ImplicitDirs => ".implicit_dirs",
+            Self::LowerLinks => ".lower_links",
             Self::Lock => ".lock",
             Self::DownloadLock => ".download.lock",
         }

@@ -7,6 +7,7 @@
 //! <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root
 //! <cache>/layers/<d>.index             sidecar index of the tree
 //! <cache>/layers/<d>.implicit_dirs     directories no entry described
+//! <cache>/layers/<d>.lower_links       hard links to files of lower layers (not known to the original)
 //! <cache>/layers/<d>.lock              held while extracting
 //! <cache>/layers/<d>.download.lock     held while downloading
 //! <cache>/layers/.trash-…              trees on their way out

@@ -135,23 +135,24 @@ fn seal(file: &mut [u8]) {
     file[CHECKSUM..HEADER].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Gives directories of an index other owners and modes. `stats` has paths; those the index doesn't have are passed
-/// over. The bytes must be those of an index that was checked. Returns whether anything changed.
-pub(crate) fn patch_stats(file: &mut [u8], places: impl IntoIterator<Item = (usize, OverrideStat)>) -> bool {
-    let mut changed = false;
-    for (at, stat) in places {
-        let mut fields = [0; 12];
-        fields[..4].copy_from_slice(&stat.mode.to_le_bytes());
-        fields[4..8].copy_from_slice(&stat.uid.to_le_bytes());
-        fields[8..].copy_from_slice(&stat.gid.to_le_bytes());
+/// What an entry of an index is to say instead.
+pub(crate) struct Patch {
+    pub(crate) stat: OverrideStat,
+    /// Inode number and length, where they change as well.
+    pub(crate) file: Option<(u64, u64)>,
+}
+
+/// Changes entries of an index, by the places of their records. The bytes must be those of an index that was checked.
+pub(crate) fn patch(file: &mut [u8], patches: impl IntoIterator<Item = (usize, Patch)>) {
+    for (at, Patch { stat, file: inode_and_size }) in patches {
         let record = &mut file[at..at + ENTRY];
-        if record[20..32] != fields {
-            record[20..32].copy_from_slice(&fields);
-            changed = true;
+        record[20..24].copy_from_slice(&stat.mode.to_le_bytes());
+        record[24..28].copy_from_slice(&stat.uid.to_le_bytes());
+        record[28..32].copy_from_slice(&stat.gid.to_le_bytes());
+        if let Some((inode, size)) = inode_and_size {
+            record[..8].copy_from_slice(&inode.to_le_bytes());
+            record[8..16].copy_from_slice(&size.to_le_bytes());
         }
     }
-    if changed {
-        seal(file);
-    }
-    changed
+    seal(file);
 }

@@ -7,5 +7,5 @@ mod build;
 mod read;
 mod wire;
 
-pub(crate) use build::{build, patch_stats};
+pub(crate) use build::{Patch, build, patch};
 pub use read::{DirectoryRecord, EntryRecord, LayerIndex};

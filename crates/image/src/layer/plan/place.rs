@@ -270,7 +270,8 @@ impl Planner {
         Ok(())
     }
 
-    /// After the last entry: links whose target came later are made; those that remain name a lower layer.
+    /// After the last entry: links whose target came later are made; those that remain name a file of a lower layer and
+    /// get an empty file as a stand-in, to be filled when the layers are put together.
     pub(crate) fn finish_links(&mut self, steps: &mut Vec<Step>) -> Result<Vec<WaitingLink>> {
         let mut waiting = std::mem::take(&mut self.waiting);
         loop {
@@ -287,9 +288,32 @@ impl Planner {
                 waiting.append(&mut self.waiting);
             }
             if waiting.is_empty() || waiting.len() == before {
-                return Ok(waiting);
+                break;
             }
         }
+        let mut lower = Vec::new();
+        for link in waiting {
+            lower.extend(self.place_stand_in(link, steps)?);
+        }
+        Ok(lower)
+    }
+
+    fn place_stand_in(&mut self, link: WaitingLink, steps: &mut Vec<Step>) -> Result<Option<WaitingLink>> {
+        let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
+        let Some(name) = walked.name.clone() else { return Ok(None) };
+        self.report.note(Note::LinkToLowerLayer, &link.path);
+        let parent = self.make_parents(walked, &link.path, steps)?;
+        if let Some(there) = self.tree.lookup(parent, &name) {
+            if self.tree.inode(there).is_directory() {
+                return Err(unusable(&link.path, "it is a hard link in place of a directory"));
+            }
+            self.remove(there, steps);
+        }
+        let inode = self.tree.add_inode(empty_file());
+        let entry = self.tree.add_entry(parent, &name, inode);
+        steps.push(Step::MakeFile { entry, content: Box::default() });
+        let target = resolve::lexical(&link.target);
+        Ok(Some(WaitingLink { path: self.tree.path(entry), target, displaces: None }))
     }
 
     /// After the last entry: a whiteout beside an entry of the name it hides gives way to it, and a directory among
@@ -306,15 +330,7 @@ impl Planner {
             self.remove(id, steps);
             if self.tree.inode(there).is_directory() && self.tree.lookup(there, whiteout::OPAQUE).is_none() {
                 self.count(hidden)?;
-                let inode = self.tree.add_inode(Inode {
-                    content: Content::Leaf,
-                    stat: OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 },
-                    mtime: Timestamp::default(),
-                    size: 0,
-                    host: 0,
-                    links: 1,
-                    implicit: false,
-                });
+                let inode = self.tree.add_inode(empty_file());
                 let entry = self.tree.add_entry(there, whiteout::OPAQUE, inode);
                 steps.push(Step::MakeFile { entry, content: Box::default() });
             }
@@ -328,6 +344,19 @@ impl Planner {
         let mut paths: Vec<_> = self.tree.entries().filter(implicit).map(|id| self.tree.path(id)).collect();
         paths.sort();
         paths
+    }
+}
+
+/// A file that no entry of the archive described.
+fn empty_file() -> Inode {
+    Inode {
+        content: Content::Leaf,
+        stat: OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 },
+        mtime: Timestamp::default(),
+        size: 0,
+        host: 0,
+        links: 1,
+        implicit: false,
     }
 }
 

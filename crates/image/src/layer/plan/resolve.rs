@@ -126,6 +126,21 @@ pub(super) fn find(tree: &Tree, path: &[u8], limits: &Limits) -> Result<Option<E
     })
 }
 
+/// A path inside the root by its text alone: no empty names, no `.`, and `..` stops at the root.
+pub(super) fn lexical(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    names.join(&b'/')
+}
+
 /// A last component that needs no resolving.
 pub(super) fn is_plain_name(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && name.len() <= LONGEST_NAME
