@@ -93,7 +93,7 @@ interface FaultMatch {
 }
 /**
  * What goes wrong. Bytes count the answer's body; times are milliseconds. The first fault that replaces the answer
- * (`drop`, `status`, `redirect`, `challenge`) wins; all others add up. Those that shape a body only meet answers that
+ * (`drop`, `status`, `redirect`, `challenge`) wins, and those after it wait for a later request; all others add up. Those that shape a body only meet answers that
  * succeed, so a request that was sent away for its login doesn't use them up.
  */
 type FaultAction = 

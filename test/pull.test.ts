@@ -299,7 +299,7 @@ describe('what goes wrong', () => {
     const cases: [string, string, () => void][] = [
       ['ERR_NOT_FOUND', 'app:missing', () => undefined],
       ['ERR_NOT_FOUND', 'nothing:1', () => undefined],
-      ['ERR_DIGEST_MISMATCH', 'app:1', () => server.faults.add({ on: 'blob', do: 'wrong-bytes', at: 100 })],
+      ['ERR_DIGEST_MISMATCH', 'app:1', () => server.faults.add({ on: 'blob', skip: 1, do: 'wrong-bytes', at: 20 })],
       ['ERR_NETWORK', 'app:1', () => server.faults.add({ on: 'blob', do: 'cut', after: 10 })],
       ['ERR_REGISTRY', 'app:1', () => server.faults.add({ on: 'manifest', do: 'status', status: 503 })],
       ['ERR_TIMEOUT', 'app:1', () => server.faults.add({ on: 'blob', do: 'stall', after: 10 })],
@@ -317,6 +317,18 @@ describe('what goes wrong', () => {
       assert.equal(error.reference, server.reference(name));
       assert.deepEqual(leftovers(cache), [], code);
     }
+  });
+
+  it('is the digest, not the archive, where wrong bytes break the archive first', async (t) => {
+    const server = await serve(t);
+    const content = Buffer.alloc(4_000_000, 'not so easy to pack \n');
+    server.push('big:1', image({ layers: [{ entries: [{ path: 'x', content }], compression: 'none' }] }));
+    server.faults.add({ on: 'blob', skip: 1, do: 'wrong-bytes', at: 5 });
+    const requests = server.requests.length;
+    const registry = new Registry({ cache: scratch('wrong-first') });
+    assert.equal(await codeOf(registry.pull(server.reference('big:1'))), 'ERR_DIGEST_MISMATCH');
+    // Fetched once: the same server would send the same bytes again.
+    assert.equal(server.requests.slice(requests).filter(({ path }) => path.includes('/blobs/')).length, 2);
   });
 
   it('is a TypeError with a code for wrong types of arguments', () => {

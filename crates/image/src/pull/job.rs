@@ -85,16 +85,16 @@ impl LayerJob {
         }
         let mut sources = Sources::All;
         let mut fresh = shared.options.force;
+        let mut may_retry = true;
         loop {
             let (work, receiver, reader) = Work::start(self, shared, fresh, sources).await?;
-            let had_some = work.held != Held::Nothing;
+            let other_bytes = work.held != Held::Nothing || shared.client.has_mirrors(&shared.reference);
             match work.finish(receiver, reader).await {
                 Ok(done) => return Ok(done),
                 // What the cache held, or a mirror sent, was damaged: once more, from the registry.
-                Err(error) if is_damage(&error) && (had_some || sources == Sources::All) && !fresh => {
+                Err(error) if is_wrong_blob(&error) && other_bytes && may_retry => {
                     tracing::warn!(layer = %self.blob.digest, %error, "starting this layer anew");
-                    fresh = true;
-                    sources = Sources::Origin;
+                    (fresh, sources, may_retry) = (true, Sources::Origin, false);
                 }
                 Err(error) => return Err(error),
             }
@@ -128,8 +128,9 @@ impl LayerJob {
     }
 }
 
-fn is_damage(error: &ImageError) -> bool {
-    matches!(error.kind(), ErrorKind::DigestMismatch { .. } | ErrorKind::Extraction { .. })
+/// True if the blob's bytes did not hash to its digest.
+fn is_wrong_blob(error: &ImageError) -> bool {
+    matches!(error.kind(), ErrorKind::DigestMismatch { what, .. } if what == receive::WHAT)
 }
 
 /// The stages of a layer at work: one thread stores, one or more extract, this task fetches.
@@ -138,10 +139,14 @@ struct Work<'a> {
     shared: &'a Arc<Shared>,
     sources: Sources,
     held: Held,
-    halt: Halt,
+    feed: Feed,
+    /// Stops the thread that stores, and the download.
+    storing: Halt,
+    download: CancellationToken,
+    /// Stops the threads that extract.
+    extracting: Halt,
     /// Knows when all threads of this layer have ended.
     threads: TaskTracker,
-    feed: Feed,
 }
 
 impl<'a> Work<'a> {
@@ -164,10 +169,10 @@ impl<'a> Work<'a> {
             Ok((held, receiver, file))
         })
         .await?;
-        let (halt, feed) = (Halt::default(), Feed::new());
-        let reader = Reader::new(&feed, file, receiver.path.clone(), &halt, extract_meter(job, shared));
-        let threads = TaskTracker::new();
-        Ok((Self { job, shared, sources, held, halt, threads, feed }, receiver, reader))
+        let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
+        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, extract_meter(job, shared));
+        let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
+        Ok((Self { job, shared, sources, held, feed, storing, download, extracting, threads }, receiver, reader))
     }
 
     /// Runs to the end, or to the first failure; either way all threads have ended and no unfinished tree is left.
@@ -175,9 +180,13 @@ impl<'a> Work<'a> {
         let work = async {
             if self.shared.options.verify_before_extract {
                 let downloaded = self.fetch(receiver).await?;
-                Ok((downloaded, self.extract(reader).await?))
-            } else {
-                tokio::try_join!(self.fetch(receiver), self.extract(reader))
+                return Ok((downloaded, self.extract(reader).await?));
+            }
+            match tokio::join!(self.fetch(receiver), self.extract(reader)) {
+                (Ok(downloaded), Ok(unpacked)) => Ok((downloaded, unpacked)),
+                // One of the two was only stopped because of the other.
+                (Err(error), Err(other)) if error.is_aborted() => Err(other),
+                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
             }
         };
         let outcome = tokio::select! {
@@ -188,22 +197,29 @@ impl<'a> Work<'a> {
             Ok((downloaded, unpacked)) => self.publish(unpacked, downloaded).await,
             Err(error) => Err(error),
         };
-        match outcome {
-            Ok(done) => Ok(done),
-            Err(error) => Err(self.stop(error).await),
+        if let Err(error) = &outcome {
+            self.clean_up(is_wrong_blob(error)).await;
         }
+        outcome
+    }
+
+    /// [`fetch_all`](Self::fetch_all), until the extraction's failure makes it useless. Its own failure ends the
+    /// extraction.
+    async fn fetch(&self, receiver: Receiver) -> Result<bool> {
+        let fetched = tokio::select! {
+            fetched = self.fetch_all(receiver) => fetched,
+            () = self.download.cancelled() => Err(ImageError::aborted()),
+        };
+        fetched.inspect_err(|_| self.extracting.abort())
     }
 
     /// Brings the blob's missing bytes to the thread that stores them and gives the blob its final name. Says whether
     /// anything was downloaded.
-    async fn fetch(&self, receiver: Receiver) -> Result<bool> {
+    async fn fetch_all(&self, receiver: Receiver) -> Result<bool> {
         let (incoming, chunks) = mpsc::channel(CHUNKS);
         let meter = download_meter(self.job, self.shared, self.held);
-        let (feed, halt) = (self.feed.clone(), self.halt.clone());
-        let storing = self.threads.spawn_blocking(move || {
-            let stored = receiver.run(chunks, &feed, &halt, meter);
-            stored.map_err(|error| stopped_by(&halt, error))
-        });
+        let (feed, halt) = (self.feed.clone(), self.storing.clone());
+        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, meter));
         let blob = &self.job.blob;
         let offset = match self.held {
             Held::Blob => blob.size,
@@ -247,14 +263,18 @@ impl<'a> Work<'a> {
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
-            halt: self.halt.clone(),
+            halt: self.extracting.clone(),
         };
-        let (directory, halt) = (self.path(LayerFile::Extracting), self.halt.clone());
-        let extracting = self.threads.spawn_blocking(move || {
-            let unpacked = unpack(reader, &directory, how);
-            unpacked.map_err(|error| stopped_by(&halt, error))
-        });
-        extracting.await.map_err(|panic| ImageError::internal(panic_text(panic)))?
+        let directory = self.path(LayerFile::Extracting);
+        let extracting = self.threads.spawn_blocking(move || unpack(reader, &directory, how));
+        let unpacked = extracting.await.map_err(|panic| ImageError::internal(panic_text(panic)))?;
+        unpacked.inspect_err(|error| {
+            // A damaged archive may be a damaged blob: then the digest, at the end of the download, is the true reason.
+            // Anything else is final.
+            if !matches!(error.kind(), ErrorKind::Extraction { .. }) {
+                self.download.cancel();
+            }
+        })
     }
 
     async fn publish(&self, unpacked: Unpacked, downloaded: bool) -> Result<Done> {
@@ -276,15 +296,14 @@ impl<'a> Work<'a> {
         Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report })
     }
 
-    /// Ends all threads, removes the unfinished tree, and says what the reason was.
-    async fn stop(&self, error: ImageError) -> ImageError {
-        self.halt.fail(error);
+    /// Ends all threads and removes the unfinished tree, and a blob whose bytes are wrong.
+    async fn clean_up(&self, wrong_blob: bool) {
+        self.storing.abort();
+        self.extracting.abort();
         self.threads.close();
         self.threads.wait().await;
-        let reason = self.halt.take_error().unwrap_or_else(ImageError::aborted);
         let (extracting, part, blob) =
             (self.path(LayerFile::Extracting), self.path(LayerFile::Part), self.path(LayerFile::Blob));
-        let wrong_blob = matches!(reason.kind(), ErrorKind::DigestMismatch { what, .. } if what == receive::WHAT);
         let cleaned = blocking(move || {
             throw_away(&extracting)?;
             if wrong_blob {
@@ -296,18 +315,11 @@ impl<'a> Work<'a> {
         if let Err(error) = cleaned.await {
             tracing::warn!(%error, "an unfinished layer could not be removed");
         }
-        reason
     }
 
     fn path(&self, file: LayerFile) -> PathBuf {
         self.shared.cache.layer(&self.job.blob.digest, file)
     }
-}
-
-/// Stops the other stages because of `error`. What is handed on only says that there was a stop; the reason is kept.
-fn stopped_by(halt: &Halt, error: ImageError) -> ImageError {
-    halt.fail(error);
-    ImageError::aborted()
 }
 
 fn make_directory(path: &PathBuf) -> Result<()> {

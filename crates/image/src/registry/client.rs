@@ -8,6 +8,7 @@ use crate::{
     progress::Observer,
     registry::{
         blob::{BlobStream, Sources},
+        endpoint::endpoints,
         options::ClientOptions,
         resolve::{self, ResolvedImage},
         transport::Transport,
@@ -37,6 +38,11 @@ impl Client {
         observer: &dyn Observer,
     ) -> Result<ResolvedImage> {
         resolve::resolve(self, reference, platform, allow_mismatch, observer).await
+    }
+
+    /// True if other servers than the registry itself are asked for the reference.
+    pub fn has_mirrors(&self, reference: &Reference) -> bool {
+        endpoints(&self.transport.options, reference).iter().any(|endpoint| endpoint.is_mirror)
     }
 
     /// Opens a blob at an offset.

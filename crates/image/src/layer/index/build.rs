@@ -15,8 +15,9 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
 /// Builds the index; `None` where the format can't hold the tree (a path of 64 KiB, a pool of 4 GiB).
 pub(crate) fn build(tree: &Tree) -> Option<Vec<u8>> {
-    let mut directories: Vec<(Vec<u8>, EntryId)> =
-        tree.entries().filter(|&id| tree.inode(id).is_directory()).map(|id| (tree.path(id), id)).collect();
+    let path_of = |id| Some(tree.path(id)).filter(|path| path.len() <= usize::from(u16::MAX)).map(|path| (path, id));
+    let directories = tree.entries().filter(|&id| tree.inode(id).is_directory()).map(path_of);
+    let mut directories = directories.collect::<Option<Vec<(Vec<u8>, EntryId)>>>()?;
     directories.sort();
     let record_of: HashMap<EntryId, u32> = (0u32..).zip(&directories).map(|(at, (_, id))| (*id, at)).collect();
     let mut tables = Tables::default();

@@ -327,7 +327,13 @@ impl Planner {
             let Ok(Whiteout::Hides(hidden)) = whiteout::read(&name, &name) else { continue };
             let Some(there) = self.tree.lookup(parent, hidden) else { continue };
             self.report.note(Note::WhiteoutAbsorbed, &self.tree.path(there));
+            let mtime = self.tree.inode(id).mtime;
             self.remove(id, steps);
+            // It hides what is below, so what a lower layer says of it does not count.
+            let inode = self.tree.inode_mut(there);
+            if std::mem::take(&mut inode.implicit) {
+                inode.mtime = mtime;
+            }
             if self.tree.inode(there).is_directory() && self.tree.lookup(there, whiteout::OPAQUE).is_none() {
                 self.count(hidden)?;
                 let inode = self.tree.add_inode(empty_file());
