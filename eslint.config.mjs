@@ -45,6 +45,7 @@ export default tseslint.config(
         require: 'readonly',
         module: 'readonly',
         setTimeout: 'readonly',
+        AbortController: 'readonly',
       },
     },
   },

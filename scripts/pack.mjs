@@ -1,0 +1,57 @@
+// Packs what `npm install` takes: the main package, and one package for each target whose addon was built.
+//
+//   node scripts/pack.mjs --destination DIR     the targets that are there; installs without a registry
+//   node scripts/pack.mjs --destination DIR --all-targets     for a release: fails unless every target was built
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { stageMain, stageTarget } from './pack/stage.mjs';
+import { targets } from './pack/targets.mjs';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { values } = parseArgs({
+  options: { destination: { type: 'string' }, 'all-targets': { type: 'boolean', default: false } },
+});
+if (values.destination === undefined) {
+  console.error('error: name a directory: npm run pack:all -- --destination DIR');
+  process.exit(2);
+}
+const destination = resolve(values.destination);
+
+const all = targets(root);
+const built = all.filter((target) => target.built);
+const missing = all.filter((target) => !target.built).map((target) => target.name);
+if (built.length === 0 || !existsSync(join(root, 'dist/index.js'))) {
+  console.error('error: nothing is built; run npm run build');
+  process.exit(1);
+}
+if (values['all-targets'] && missing.length > 0) {
+  console.error(`error: not built: ${missing.join(', ')}`);
+  process.exit(1);
+}
+
+mkdirSync(destination, { recursive: true });
+const stage = mkdtempSync(join(tmpdir(), 'pack-'));
+try {
+  for (const target of built) {
+    stageTarget(root, target, join(stage, target.name));
+    pack(join(stage, target.name));
+  }
+  stageMain(root, built, join(stage, 'main'));
+  pack(join(stage, 'main'));
+} finally {
+  rmSync(stage, { recursive: true, force: true });
+}
+if (missing.length > 0) console.log(`not built here, not packed: ${missing.join(', ')}`);
+
+function pack(directory) {
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', destination];
+  const { status, stdout, stderr } = spawnSync('npm', args, { cwd: directory, encoding: 'utf8' });
+  if (status !== 0) throw new Error(`npm pack failed: ${stderr}`);
+  const [{ filename }] = Object.values(JSON.parse(stdout));
+  const path = join(destination, filename);
+  console.log(`${path} (${(statSync(path).size / 1e6).toFixed(1)} MB)`);
+}
