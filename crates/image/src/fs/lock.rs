@@ -19,6 +19,15 @@ use crate::error::{ErrorKind, ImageError, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
+/// Whether others may hold the lock as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nobody else.
+    Alone,
+    /// All who also hold it so.
+    Shared,
+}
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -46,12 +55,7 @@ impl Lock {
                 waiting(off_thread(path, holder).await?);
             }
             if let Some(timeout) = timeout.filter(|timeout| started.elapsed() >= *timeout) {
-                return Err(ErrorKind::LockTimeout {
-                    path: path.display().to_string(),
-                    after_ms: timeout.as_millis() as u64,
-                    holder: off_thread(path, holder).await?,
-                }
-                .into());
+                return Err(timed_out(path, timeout, off_thread(path, holder).await?));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -60,6 +64,34 @@ impl Lock {
 
     /// Takes the lock if it is free.
     pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        Self::try_hold(path, Hold::Alone)
+    }
+
+    /// Takes the lock on this thread, which may sleep meanwhile. Fails with `ERR_LOCK_TIMEOUT` after `timeout`.
+    pub(crate) fn wait(path: &Path, hold: Hold, timeout: Duration) -> Result<Self> {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(lock) = Self::try_hold(path, hold)? {
+                return Ok(lock);
+            }
+            if started.elapsed() >= timeout {
+                return Err(timed_out(path, timeout, holder(path)));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// True if somebody holds the lock. Makes no file where there is none.
+    pub(crate) fn is_held(path: &Path) -> Result<bool> {
+        match path.symlink_metadata() {
+            Ok(file) if file.is_file() => Ok(Self::try_hold(path, Hold::Shared)?.is_none()),
+            _ => Ok(false),
+        }
+    }
+
+    fn try_hold(path: &Path, hold: Hold) -> Result<Option<Self>> {
         loop {
             let file = OpenOptions::new()
                 .write(true)
@@ -69,7 +101,11 @@ impl Lock {
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
                 .open(path)
                 .map_err(|error| ImageError::io("open the lock", path, error))?;
-            match file.try_lock_exclusive() {
+            let tried = match hold {
+                Hold::Alone => file.try_lock_exclusive(),
+                Hold::Shared => FileExt::try_lock_shared(&file),
+            };
+            match tried {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -80,6 +116,10 @@ impl Lock {
             }
         }
     }
+}
+
+fn timed_out(path: &Path, timeout: Duration, holder: Option<u32>) -> ImageError {
+    ErrorKind::LockTimeout { path: path.display().to_string(), after_ms: timeout.as_millis() as u64, holder }.into()
 }
 
 async fn off_thread<T: Send + 'static>(path: &Path, work: fn(&Path) -> T) -> Result<T> {

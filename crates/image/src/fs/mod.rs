@@ -4,6 +4,6 @@ mod lock;
 mod publish;
 mod remove;
 
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Hold, Lock};
 pub(crate) use publish::{publish_file, read_if_there, remove_file_if_there};
 pub(crate) use remove::{remove_tree, remove_tree_at};

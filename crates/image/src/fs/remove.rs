@@ -33,7 +33,7 @@ pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + C
             None => {
                 let (_, name) = open.pop().expect("the list has a last one");
                 if let (Some((above, _)), Some(name)) = (open.last(), name) {
-                    unlinkat(above.fd()?, &*name, AtFlags::REMOVEDIR)?;
+                    gone(unlinkat(above.fd()?, &*name, AtFlags::REMOVEDIR))?;
                 }
             }
             Some(entry) => {
@@ -51,14 +51,20 @@ pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + C
                             continue;
                         }
                         Err(Errno::NOTDIR | Errno::LOOP) => {}
+                        Err(Errno::NOENT) => continue,
                         Err(errno) => return Err(errno),
                     }
                 }
-                unlinkat(fd, name, AtFlags::empty())?;
+                gone(unlinkat(fd, name, AtFlags::empty()))?;
             }
         }
     }
-    unlinkat(&parent, name, AtFlags::REMOVEDIR)
+    gone(unlinkat(&parent, name, AtFlags::REMOVEDIR))
+}
+
+/// Two processes may remove the same leftovers: what the other one was faster with is gone as well.
+fn gone(removed: std::result::Result<(), Errno>) -> std::result::Result<(), Errno> {
+    if removed == Err(Errno::NOENT) { Ok(()) } else { removed }
 }
 
 #[cfg(test)]

@@ -22,12 +22,11 @@ use crate::{
         acquire,
         feed::{Feed, Reader},
         options::{PullOptions, Settings},
-        panic_text, publish,
+        panic_text,
         receive::{self, Held, Receiver, held},
-        trash::throw_away,
     },
     registry::{Client, Sources},
-    store::{GlobalCache, LayerFile},
+    store::{GlobalCache, LayerFile, publish_tree, throw_away},
 };
 
 /// Chunks on their way to the thread that stores them.
@@ -285,7 +284,7 @@ impl<'a> Work<'a> {
         }
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
         let report = blocking(move || {
-            publish::publish_tree(&cache, &digest, &unpacked)?;
+            publish_tree(&cache, &digest, &unpacked)?;
             Ok(unpacked.report)
         })
         .await?;

@@ -8,10 +8,8 @@ mod fixup;
 mod job;
 mod lower;
 mod options;
-mod publish;
 mod receive;
 mod stand_in;
-mod trash;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -25,7 +23,7 @@ use crate::{
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
     registry::{Client, ClientOptions, ResolvedImage},
-    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease},
 };
 
 pub use options::{PullOptions, PullPolicy, PullResult, Settings};
@@ -57,10 +55,14 @@ impl Registry {
         &self.platform
     }
 
-    /// Answers from the cache alone: no network, no lock, no write. `None` if the image is not there whole.
+    /// Answers from the cache alone: no network, no lock; the time of last use is the only thing
+    /// written, at most once an hour. `None` if the image is not there whole.
     pub fn pull_cached(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Option<PullResult>> {
         let platform = platform.unwrap_or(&self.platform);
         let hit = self.cache.lookup(reference, platform)?;
+        if hit.is_some() {
+            self.cache.record_use(reference, platform);
+        }
         Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
     }
 
@@ -150,6 +152,7 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(resolved.layers.iter().map(|layer| layer.size).sum()),
         });
+        let _lease = self.lease(reference, &platform, &resolved).await?;
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
         drop(lock);
@@ -162,9 +165,23 @@ impl Registry {
         let cache = self.cache.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             cache.prepare()?;
+            if let Err(error) = cache.sweep() {
+                tracing::warn!(%error, "what a crash left could not be swept");
+            }
             crate::layer::probe_host(cache.layers_dir())
         });
         prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?
+    }
+
+    /// Keeps the image's layers, also those that are there already, from being pruned until its metadata name them.
+    async fn lease(&self, reference: &Reference, platform: &Platform, resolved: &ResolvedImage) -> Result<Lease> {
+        let (cache, lock_path) = (self.cache.clone(), self.cache.image_lock_path(reference, platform));
+        let layers: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
+        let leased = tokio::task::spawn_blocking(move || {
+            let key = lock_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            cache.lease_pull(&key, &layers)
+        });
+        leased.await.map_err(|_| ImageError::internal("leasing the layers panicked"))?
     }
 
     /// All layers, each once, the largest first. The first failure stops the others.
@@ -238,10 +255,10 @@ impl Registry {
         outcome: Outcome,
     ) -> Result<PullResult> {
         let metadata = metadata_of(reference, resolved, outcome.report);
-        let (cache, settings) = (self.cache.clone(), self.settings.clone());
+        let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
         let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, &settings, &digests).await?;
+        fixup::fit_to_lower_layers(&cache, &self.settings, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;

@@ -11,6 +11,7 @@ use crate::{
     fs::{publish_file, read_if_there, remove_file_if_there},
     model::{Digest, Platform, Reference},
     store::{
+        last_use::record_use,
         layout::{COMPLETE_MARKER, LayerFile, Layout},
         metadata::CachedImageMetadata,
     },
@@ -108,6 +109,11 @@ impl GlobalCache {
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
         let whole = !other_platform && self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest));
         Ok(whole.then_some(metadata))
+    }
+
+    /// Records that an image was used, at most once an hour, where the cache can be written.
+    pub fn record_use(&self, reference: &Reference, platform: &Platform) {
+        record_use(&self.image_metadata_path(reference, platform));
     }
 
     /// Makes the directories, for their owner alone, and refuses those that others could have prepared.

@@ -1,4 +1,5 @@
-//! The cache directory: every path in it, the metadata of pulled images, and what counts as a hit.
+//! The cache directory: every path in it, the metadata of pulled images, what counts as a hit, and
+//! what may go.
 //!
 //! ```text
 //! <cache>/layers/<d>.tar.gz            compressed blob, whatever its compression
@@ -13,15 +14,35 @@
 //! <cache>/layers/.trash-…              trees on their way out
 //! <cache>/images/<key>.json            metadata of a pulled reference
 //! <cache>/images/<key>.lock            held while that reference is pulled
+//! <cache>/leases/…                     layers that somebody uses and that stay
 //! ```
 //! `<d>` is the layer's digest with `_` for `:`; `<key>` is the hex sha256 of the canonical reference.
 
 mod cache;
+mod images;
+mod inventory;
+mod last_use;
 mod layout;
+mod lease;
+mod measure;
 mod metadata;
+mod prune;
+mod publish;
+mod removal;
+mod remove;
+mod trash;
+mod usage;
 
 pub use cache::GlobalCache;
+pub use images::CachedImage;
 pub use layout::{COMPLETE_MARKER, LayerFile};
+pub use lease::Lease;
 pub use metadata::{CachedImageMetadata, CachedLayerMetadata};
+pub use prune::{PruneOptions, PruneReport};
+pub use removal::{Item, ItemKind, Reason};
+pub use remove::RemoveReport;
+pub use usage::Usage;
 
 pub(crate) use metadata::FORMAT_VERSION;
+pub(crate) use publish::publish_tree;
+pub(crate) use trash::throw_away;

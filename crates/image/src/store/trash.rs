@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use crate::{
@@ -12,19 +13,11 @@ use crate::{
 };
 
 /// Prefix of the names under which trees are thrown away.
-pub(crate) const TRASH_PREFIX: &str = ".trash-";
+pub(super) const TRASH_PREFIX: &str = ".trash-";
 
 /// Takes a tree out of the way. It is removed by a thread of its own; what a crash leaves is swept later.
-pub(super) fn throw_away(tree: &Path) -> Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let Some(parent) = tree.parent() else { return Ok(()) };
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let trash = parent.join(format!("{TRASH_PREFIX}{}-{number}", std::process::id()));
-    match fs::rename(tree, &trash) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(ImageError::io("rename", tree, error)),
-    }
+pub(crate) fn throw_away(tree: &Path) -> Result<()> {
+    let Some(trash) = take_away(tree)? else { return Ok(()) };
     // Most are small and gone before anybody looks; a large one goes on alone.
     let (done, gone) = std::sync::mpsc::sync_channel::<()>(1);
     let removal = std::thread::Builder::new().name("image-trash".to_owned()).spawn({
@@ -42,5 +35,20 @@ pub(super) fn throw_away(tree: &Path) -> Result<()> {
             Ok(())
         }
         Err(_) => remove_tree(&trash),
+    }
+}
+
+/// Renames what is at `tree`, whatever it is, to a name that says it is going. `None` if nothing is there.
+pub(super) fn take_away(tree: &Path) -> Result<Option<PathBuf>> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let Some(parent) = tree.parent() else { return Ok(None) };
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    // Process ids come again, in containers soon: the time keeps the name from being one that a crash left.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let trash = parent.join(format!("{TRASH_PREFIX}{}-{now:x}-{number}", std::process::id()));
+    match fs::rename(tree, &trash) {
+        Ok(()) => Ok(Some(trash)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ImageError::io("rename", tree, error)),
     }
 }

@@ -9,14 +9,13 @@ use crate::{
     fs::{publish_file, remove_file_if_there},
     layer::{Unpacked, write_links, write_list},
     model::Digest,
-    pull::trash::throw_away,
-    store::{COMPLETE_MARKER, GlobalCache, LayerFile},
+    store::{COMPLETE_MARKER, GlobalCache, LayerFile, trash::throw_away},
 };
 
 /// Publishes a tree that was extracted and verified. Its locks are held.
 ///
 /// The index goes first and comes last, since one without its tree must never be there.
-pub(super) fn publish_tree(cache: &GlobalCache, digest: &Digest, unpacked: &Unpacked) -> Result<()> {
+pub(crate) fn publish_tree(cache: &GlobalCache, digest: &Digest, unpacked: &Unpacked) -> Result<()> {
     let path = |file| cache.layer(digest, file);
     let (tree, extracting, index) = (path(LayerFile::Tree), path(LayerFile::Extracting), path(LayerFile::Index));
     remove_file_if_there(&index)?;

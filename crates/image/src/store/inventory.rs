@@ -1,0 +1,183 @@
+//! What is in a cache directory right now, by name alone: layers, images, and what no finished work left.
+//!
+//! Trusts nothing in it: names that are none of ours are listed apart and never touched, links are not followed. It
+//! changes nothing and takes no lock, so what it says may be outdated a moment later; whoever acts on it locks and looks
+//! again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    model::Digest,
+    store::{CachedImageMetadata, GlobalCache, LayerFile, trash::TRASH_PREFIX},
+};
+
+/// Prefix of the file with which a file system is tried.
+const PROBE_PREFIX: &str = ".probe-";
+/// Prefix of the file that will stand in for one of a lower layer.
+const STAND_IN_PREFIX: &str = ".trash-link-";
+const RECENT: Duration = Duration::from_secs(60);
+
+/// The lists.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    /// What each layer has.
+    pub(super) layers: BTreeMap<Digest, BTreeSet<LayerFile>>,
+    /// Metadata files, damaged ones included.
+    pub(super) images: Vec<ImageFile>,
+    /// What crashes leave. Unfinished downloads and trees are among a layer's files instead.
+    pub(super) leftovers: Vec<Leftover>,
+    /// Names that are none of ours.
+    pub(super) foreign: Vec<PathBuf>,
+}
+
+/// A metadata file.
+#[derive(Debug)]
+pub(super) struct ImageFile {
+    /// Its name without `.json`.
+    pub(super) key: String,
+    pub(super) path: PathBuf,
+    /// `None` if it is damaged.
+    pub(super) metadata: Option<CachedImageMetadata>,
+    /// When it was last answered from, to the hour.
+    pub(super) last_used: SystemTime,
+}
+
+/// A file or tree that nobody will finish.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leftover {
+    pub(super) path: PathBuf,
+    /// Locks that its maker holds while at work on it.
+    pub(super) locks: Vec<PathBuf>,
+}
+
+/// What a name below `layers/` is.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    Layer(Digest, LayerFile),
+    Beside(Digest),
+    Leftover,
+    StandIn,
+    Foreign,
+}
+
+impl Inventory {
+    /// Looks. A cache that is not there is empty.
+    pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
+        let mut inventory = Self::default();
+        for name in names(cache.layers_dir())? {
+            let path = cache.layers_dir().join(&name);
+            match classify(&name.to_string_lossy()) {
+                Name::Layer(digest, file) => {
+                    inventory.layers.entry(digest).or_default().insert(file);
+                }
+                Name::Beside(digest) => {
+                    let locks = vec![cache.layer(&digest, LayerFile::Lock)];
+                    inventory.leftovers.push(Leftover { path, locks });
+                }
+                // It has no lock; whoever makes one needs it for moments.
+                Name::StandIn if is_recent(&path) => {}
+                Name::Leftover | Name::StandIn => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
+                Name::Foreign => inventory.foreign.push(path),
+            }
+        }
+        for name in names(cache.images_dir())? {
+            let path = cache.images_dir().join(&name);
+            let name = name.to_string_lossy();
+            match name.split_once('.') {
+                Some((key, "json")) => inventory.images.extend(read_image(key, path)?),
+                Some((key, "json.part")) => {
+                    let locks = vec![cache.images_dir().join(format!("{key}.lock"))];
+                    inventory.leftovers.push(Leftover { path, locks });
+                }
+                Some((_, "lock")) => {}
+                _ => inventory.foreign.push(path),
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// The layers that metadata name.
+    pub(super) fn named_layers(&self) -> BTreeSet<Digest> {
+        let all = self.images.iter().filter_map(|image| image.metadata.as_ref());
+        all.flat_map(|metadata| metadata.layers.iter().map(|layer| layer.digest.clone())).collect()
+    }
+}
+
+fn read_image(key: &str, path: PathBuf) -> Result<Option<ImageFile>> {
+    let there = match fs::symlink_metadata(&path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(ImageError::io("stat", &path, error)),
+    };
+    let last_used = there.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let bytes = if there.is_file() { crate::fs::read_if_there(&path)? } else { Some(Vec::new()) };
+    let Some(bytes) = bytes else { return Ok(None) };
+    Ok(Some(ImageFile { key: key.to_owned(), path, metadata: CachedImageMetadata::parse(&bytes), last_used }))
+}
+
+fn names(directory: &Path) -> Result<Vec<OsString>> {
+    match fs::symlink_metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ImageError::io("stat", directory, error)),
+        Ok(there) if !there.is_dir() => {
+            let reason = "it is no directory (a link there is not followed)".to_owned();
+            return Err(ErrorKind::Cache { path: directory.display().to_string(), reason }.into());
+        }
+        Ok(_) => {}
+    }
+    let list = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    list().map_err(|error| ImageError::io("list", directory, error))
+}
+
+fn is_recent(path: &Path) -> bool {
+    let made = fs::symlink_metadata(path).ok().and_then(|file| u64::try_from(file.ctime()).ok());
+    let made = made.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    made.is_some_and(|made| SystemTime::now().duration_since(made).is_ok_and(|age| age < RECENT))
+}
+
+fn classify(name: &str) -> Name {
+    if name.starts_with(STAND_IN_PREFIX) {
+        return Name::StandIn;
+    }
+    if name.starts_with(TRASH_PREFIX) || name.starts_with(PROBE_PREFIX) {
+        return Name::Leftover;
+    }
+    let Some((digest, suffix)) = name.find('.').map(|dot| name.split_at(dot)) else { return Name::Foreign };
+    let Ok(digest) = Digest::parse(&digest.replacen('_', ":", 1)) else { return Name::Foreign };
+    if let Some(file) = LayerFile::ALL.into_iter().find(|file| file.suffix() == suffix) {
+        return Name::Layer(digest, file);
+    }
+    match suffix {
+        ".index.part" | ".implicit_dirs.part" | ".lower_links.part" => Name::Beside(digest),
+        _ => Name::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let hex = "a".repeat(64);
+        let digest = Digest::parse(&format!("sha256:{hex}")).unwrap();
+        for file in LayerFile::ALL {
+            let name = format!("sha256_{hex}{}", file.suffix());
+            assert_eq!(classify(&name), Name::Layer(digest.clone(), file), "{name}");
+        }
+        assert_eq!(classify(&format!("sha256_{hex}.index.part")), Name::Beside(digest));
+        assert_eq!(classify(".trash-1-2"), Name::Leftover);
+        assert_eq!(classify(".probe-1-2"), Name::Leftover);
+        for foreign in ["README", "sha256_aa.index", &format!("sha256_{hex}"), &format!("sha256_{hex}.index.old")] {
+            assert_eq!(classify(foreign), Name::Foreign, "{foreign}");
+        }
+    }
+}
