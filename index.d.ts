@@ -245,6 +245,8 @@ declare class GlobalCache {
     readonly directory: string;
     /** @param directory Default: `~/.microsandbox/cache`. */
     constructor(directory?: string);
+    /** Where layers are: `<cache>/layers`. */
+    get layersDir(): string;
     /** The compressed blob. */
     layerBlobPath(digest: string): string;
     /** An unfinished download. */

@@ -1,4 +1,5 @@
 /** The cache on disk: paths, hits, metadata. Shared at the same time with programs built on the Rust crate. */
+import { join } from 'node:path';
 import { wrongType } from './errors.js';
 import type { NativeCache } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
@@ -76,6 +77,11 @@ export class GlobalCache {
   constructor(directory: string = defaultCacheDirectory()) {
     this.directory = absolute(directory, 'directory');
     this.#native = new (native().NativeCache)(this.directory);
+  }
+
+  /** Where layers are: `<cache>/layers`. */
+  get layersDir(): string {
+    return join(this.directory, 'layers');
   }
 
   /** The compressed blob. */
