@@ -31,6 +31,8 @@ use crate::{
 
 /// Chunks on their way to the thread that stores them.
 const CHUNKS: usize = 16;
+/// From the end of a download to the next on its connection.
+const CONNECTION_PAUSE: Duration = Duration::from_millis(1);
 /// Byte counts are told at most this often for each layer.
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,7 +45,7 @@ pub(super) struct Shared {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
-    pub(super) downloads: Semaphore,
+    pub(super) downloads: Arc<Semaphore>,
     pub(super) extractions: Semaphore,
 }
 
@@ -227,7 +229,8 @@ impl<'a> Work<'a> {
         };
         let downloaded = offset < blob.size;
         if downloaded {
-            let _permit = self.shared.downloads.acquire().await.map_err(|_| ImageError::aborted())?;
+            let downloads = Arc::clone(&self.shared.downloads);
+            let permit = downloads.acquire_owned().await.map_err(|_| ImageError::aborted())?;
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
@@ -237,6 +240,12 @@ impl<'a> Work<'a> {
                     break;
                 }
             }
+            drop(stream);
+            // The next download takes this one's connection, which needs a moment to become free.
+            tokio::spawn(async move {
+                tokio::time::sleep(CONNECTION_PAUSE).await;
+                drop(permit);
+            });
         }
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;

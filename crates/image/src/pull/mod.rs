@@ -150,7 +150,9 @@ impl Registry {
             reference: reference.as_str().into(),
             manifest_digest: resolved.manifest_digest.to_string().into(),
             layer_count: resolved.layers.len(),
-            total_download_bytes: Some(resolved.layers.iter().map(|layer| layer.size).sum()),
+            total_download_bytes: Some(
+                resolved.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size)),
+            ),
         });
         let _lease = self.lease(reference, &platform, &resolved).await?;
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
@@ -201,7 +203,7 @@ impl Registry {
             options: options.clone(),
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
-            downloads: Semaphore::new(self.settings.concurrency.max(1)),
+            downloads: Arc::new(Semaphore::new(self.settings.concurrency.max(1))),
             extractions: Semaphore::new(self.settings.extractions.max(1)),
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();

@@ -107,7 +107,8 @@ impl Receiver {
         }
         halt.check()?;
         if position != self.blob.size {
-            return Err(ImageError::internal(format!("{position} of {} bytes came and no error", self.blob.size)));
+            // Whoever sends the bytes stopped, and says why.
+            return Err(ImageError::aborted());
         }
         let actual = hasher.finish();
         if actual != self.blob.digest {

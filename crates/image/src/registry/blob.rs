@@ -183,14 +183,16 @@ impl BlobStream {
         Ok(None)
     }
 
-    /// At the end there must be no more bytes; a body without a length is looked at for a moment more.
+    /// At the end there must be no more bytes.
     async fn end(&mut self) -> Result<Option<Bytes>> {
-        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
-            && open.response.content_length().is_none()
-            && let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
-            && !bytes.is_empty()
-        {
-            return Err(self.wrong_length("more"));
+        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed) {
+            if let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
+                && !bytes.is_empty()
+            {
+                return Err(self.wrong_length("more"));
+            }
+            drop(open);
+            response::give_back().await;
         }
         Ok(None)
     }

@@ -63,8 +63,7 @@ impl Transport {
         ping.set_path("/v2/");
         let request = self.client(&ping)?.get(ping);
         match self.send(request, host, "its API").await {
-            // What a TLS server says to plain HTTP.
-            Ok(response) if scheme == "http" && response.status() == StatusCode::BAD_REQUEST => Ok(Speaks::No),
+            Ok(response) if scheme == "http" && may_hide_tls(response.status()) => Ok(Speaks::No),
             Ok(_) => Ok(Speaks::Yes),
             // A certificate that is not trusted ends it: going on in plain HTTP would be worse.
             Err(failure) if !failure.retryable && !failure.not_tls => Err(failure),
@@ -73,6 +72,11 @@ impl Transport {
             Err(failure) => Ok(Speaks::Silent(failure)),
         }
     }
+}
+
+/// What a TLS server says to plain HTTP, itself or through a proxy.
+fn may_hide_tls(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
 }
 
 fn url_of(scheme: &str, host: &str) -> Result<Url> {
