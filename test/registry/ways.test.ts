@@ -10,7 +10,8 @@ import { image, type TestRegistry } from 'microsandbox-image/testing';
 import { scratch } from '../support/scratch.js';
 import { certificates, client, failure, pullRight, serve, WAYS } from './serving.js';
 
-const blobs = (server: TestRegistry): number => server.requests.filter(({ kind, status }) => kind === 'blob' && status === 200).length;
+const blobs = (server: TestRegistry): number =>
+  server.requests.filter(({ kind, status }) => kind === 'blob' && status === 200).length;
 
 for (const { name: way, skip } of WAYS) {
   describe(`mirrors over ${way}`, { skip }, () => {
