@@ -26,19 +26,23 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// Tells by the first bytes of a blob (six are enough).
+    /// Tells by the first bytes of a blob ([`SNIFFED`] are enough).
     fn sniff(bytes: &[u8]) -> std::result::Result<Self, &'static str> {
         match bytes {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
             // A skippable frame may stand first (zstd:chunked writes one at the end, pzstd at the start).
             [magic, 0x2a, 0x4d, 0x18, ..] if magic & 0xf0 == 0x50 => Ok(Self::Zstd),
-            [b'B', b'Z', b'h', ..] => Err("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err("xz"),
+            // The start of the first block too: a bare tar may begin with a name such as "BZh9".
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Err("bzip2"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err("xz"),
             _ => Ok(Self::None),
         }
     }
 }
+
+/// Bytes that tell how a blob is compressed.
+const SNIFFED: usize = 10;
 
 /// Reads a layer's uncompressed bytes.
 pub(crate) struct Decoder<S: Source>(Kind<S>);
@@ -53,7 +57,7 @@ impl<S: Source> Decoder<S> {
     /// Looks at the first bytes and sets up what decodes them. Fails with `ERR_UNSUPPORTED_MEDIA_TYPE` on bzip2 or xz.
     pub(crate) fn new(source: S) -> Result<Self> {
         let mut pieces = Pieces { source, piece: Bytes::new(), failure: None };
-        let head = pieces.peek(6)?;
+        let head = pieces.peek(SNIFFED)?;
         let compression = Compression::sniff(&head).map_err(|name| ErrorKind::UnsupportedMediaType {
             media_type: name.to_owned(),
             what: "the layer's bytes (gzip, zstd and plain tar are supported)".to_owned(),
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn bzip2_and_xz_are_named_and_refused() {
-        for (bytes, name) in [(&b"BZh91AY"[..], "bzip2"), (&b"\xfd7zXZ\0\0"[..], "xz")] {
+        for (bytes, name) in [(&b"BZh91AY&SY"[..], "bzip2"), (&b"\xfd7zXZ\0\0"[..], "xz")] {
             let error = decode(bytes.to_vec(), 100).unwrap_err();
             assert_eq!(error.code(), "ERR_UNSUPPORTED_MEDIA_TYPE");
             assert!(error.to_string().contains(name));

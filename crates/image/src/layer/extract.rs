@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     layer::{
-        apply::{Directories, DirectoryXattrs, FileMeta, Writers, finish_directories},
+        apply::{Directories, FileMeta, Writers, finish_directories, keep_all},
         block::{Block, Pool, Slice},
         decode::{Decoder, Source},
         halt::Halt,
@@ -83,7 +83,6 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         steps: Vec::new(),
         current: None,
         layer_bytes: 0,
-        xattrs: HashMap::new(),
     };
     let read = read_all(source, &mut builder, to_hasher, &halt)
         .and_then(|uncompressed| Ok((uncompressed, builder.finish_entries()?)));
@@ -93,7 +92,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         return Err(ImageError::aborted());
     }
     let (uncompressed, lower_links) = read?;
-    let Builder { mut planner, mut directories, writers, xattrs, .. } = builder;
+    let Builder { mut planner, mut directories, writers, .. } = builder;
     drop(writers);
     planner.report.merge(threads.join());
     halt.check()?;
@@ -106,7 +105,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    finish_directories(&mut planner.tree, &mut directories, &xattrs, &mut planner.report, &halt)?;
+    finish_directories(&mut planner.tree, &mut directories, &halt)?;
     let implicit_directories = planner.implicit_directories();
     Ok(Extracted {
         tree: planner.tree,
@@ -175,7 +174,6 @@ struct Builder {
     /// The writer that takes the content of the file at hand.
     current: Option<Current>,
     layer_bytes: u64,
-    xattrs: DirectoryXattrs,
 }
 
 struct Current {
@@ -198,10 +196,15 @@ impl Sink for Builder {
     }
 
     fn data(&mut self, offset: u64, bytes: Slice) -> Result<()> {
-        let Some(current) = &self.current else { return Ok(()) };
+        let Some(current) = &self.current else { return self.skipped(bytes.len()) };
         self.layer_bytes += bytes.len() as u64;
         self.limits.check_layer_bytes(self.layer_bytes, &current.path)?;
         self.writers.content(current.thread, offset, bytes)
+    }
+
+    fn skipped(&mut self, bytes: usize) -> Result<()> {
+        self.layer_bytes += bytes as u64;
+        self.limits.check_layer_bytes(self.layer_bytes, b"(bytes that are in no file)")
     }
 }
 
@@ -212,13 +215,15 @@ impl Builder {
                 self.writers.drain()?;
                 self.directories.remove(&self.planner.tree, *parent, name, *directory)
             }
-            Step::MakeDirectory(entry) => {
-                self.directories.make(&self.planner.tree, *entry)?;
-                if let Some((member, _)) = member.filter(|(member, _)| !member.xattrs.is_empty())
-                    && !self.planner.tree.inode(*entry).implicit
-                {
-                    self.xattrs.insert(*entry, member.xattrs.to_vec());
+            Step::MakeDirectory(entry) => self.directories.make(&self.planner.tree, *entry),
+            Step::DescribeDirectory(entry) => {
+                let xattrs = member.map_or(&[][..], |(member, _)| member.xattrs);
+                if xattrs.is_empty() {
+                    return Ok(());
                 }
+                let handle = self.directories.handle(&self.planner.tree, *entry)?;
+                let path = self.planner.tree.path(*entry);
+                keep_all(&handle, &path, xattrs, &mut self.planner.report);
                 Ok(())
             }
             Step::MakeFile { entry, content } => {
@@ -267,7 +272,7 @@ impl Builder {
         let to = (self.directories.handle(tree, parent)?, c_name(tree.name(entry))?);
         let (thread, target_thread) = (self.thread_of(parent), self.thread_of(target_parent));
         if thread != target_thread {
-            self.writers.drain()?;
+            self.writers.drain_one(target_thread)?;
         }
         self.writers.link(thread, from, to)
     }

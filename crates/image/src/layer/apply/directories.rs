@@ -8,8 +8,9 @@ use rustix::{
 };
 
 use crate::{
-    error::{ErrorKind, ImageError, Result},
+    error::{ImageError, Result},
     layer::{
+        apply::twin,
         limits::entry_text,
         plan::{EntryId, ROOT, Tree},
     },
@@ -18,7 +19,7 @@ use crate::{
 /// Handles kept open for one layer. Processes may commonly open 1,024 files.
 const MOST_OPEN: usize = 192;
 
-const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Open directories of one tree; the least recently used is closed when there are too many.
 pub(crate) struct Directories {
@@ -59,7 +60,8 @@ impl Directories {
     /// Makes a directory that is not there, for its owner alone.
     pub(crate) fn make(&mut self, tree: &Tree, directory: EntryId) -> Result<()> {
         let parent = self.handle(tree, tree.parent(directory))?;
-        mkdirat(&*parent, tree.name(directory), Mode::RWXU).map_err(|errno| creation_failed(tree, directory, errno))
+        mkdirat(&*parent, tree.name(directory), Mode::RWXU)
+            .map_err(|errno| creation_failed(tree, directory, &parent, errno))
     }
 
     /// Removes a name; for a directory all that is below it. Its handles are forgotten.
@@ -92,18 +94,9 @@ pub(super) fn failed(action: &'static str, tree: &Tree, id: EntryId, errno: Errn
     ImageError::io(action, entry_text(&tree.path(id)), errno)
 }
 
-/// Why an entry that the tree knows as new could not be made. If it exists, the host takes two names for one.
-pub(super) fn creation_failed(tree: &Tree, id: EntryId, errno: Errno) -> ImageError {
+/// Why an entry that the tree knows as new could not be made.
+fn creation_failed(tree: &Tree, id: EntryId, parent: &OwnedFd, errno: Errno) -> ImageError {
     let path = tree.path(id);
-    let folded = String::from_utf8_lossy(tree.name(id)).to_lowercase();
-    if errno == Errno::EXIST {
-        let twin = tree
-            .children(tree.parent(id))
-            .filter(|&other| other != id)
-            .find(|&other| String::from_utf8_lossy(tree.name(other)).to_lowercase() == folded);
-        let twin = twin.map_or_else(|| "another name".to_owned(), |twin| format!("{:?}", entry_text(&tree.path(twin))));
-        let reason = format!("the cache's file system takes it and {twin} for one name; use one that tells case apart");
-        return ErrorKind::Extraction { entry: Some(entry_text(&path)), reason }.caused_by(std::io::Error::from(errno));
-    }
-    ImageError::io("create", entry_text(&path), errno)
+    twin::meets(parent, tree.name(id), &path, errno)
+        .unwrap_or_else(|| ImageError::io("create", entry_text(&path), errno))
 }

@@ -1,37 +1,26 @@
 //! The end of a tree: directories get their attributes and times, and the inode numbers the host gave are read from
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
-use std::{collections::HashMap, mem::MaybeUninit, os::fd::OwnedFd};
+use std::{mem::MaybeUninit, os::fd::OwnedFd};
 
-use rustix::fs::{RawDir, XattrFlags, fsetxattr, futimens};
+use rustix::fs::{Mode, RawDir, XattrFlags, fsetxattr, futimens, openat};
 
 use crate::{
     error::{ErrorKind, Result},
     layer::{
         apply::{
-            directories::{Directories, failed},
+            directories::{Directories, OPEN, failed},
             writers::times,
-            xattr,
         },
         halt::Halt,
         limits::entry_text,
         plan::{EntryId, ROOT, Tree},
-        report::Report,
         stat::OVERRIDE_STAT,
     },
 };
 
-/// Extended attributes that the archive gave to directories.
-pub(crate) type DirectoryXattrs = HashMap<EntryId, Vec<(Vec<u8>, Vec<u8>)>>;
-
 /// Finishes all directories. Files must be written by now.
-pub(crate) fn finish_directories(
-    tree: &mut Tree,
-    directories: &mut Directories,
-    xattrs: &DirectoryXattrs,
-    report: &mut Report,
-    halt: &Halt,
-) -> Result<()> {
+pub(crate) fn finish_directories(tree: &mut Tree, directories: &mut Directories, halt: &Halt) -> Result<()> {
     let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
     for id in all {
@@ -45,9 +34,6 @@ pub(crate) fn finish_directories(
             fsetxattr(&*handle, OVERRIDE_STAT, &stat.to_bytes(), XattrFlags::empty())
                 .map_err(|errno| failed("set the attribute of", tree, id, errno))?;
         }
-        for (name, value) in xattrs.get(&id).into_iter().flatten() {
-            xattr::keep(&handle, tree.name(id), name, value, report)?;
-        }
         if !implicit {
             futimens(&*handle, &times(mtime)).map_err(|errno| failed("set the time of", tree, id, errno))?;
         }
@@ -56,6 +42,9 @@ pub(crate) fn finish_directories(
 }
 
 fn read_inodes(tree: &mut Tree, id: EntryId, handle: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<()> {
+    // A handle of its own: btrfs lists no names that were made after a handle was opened.
+    let handle =
+        openat(handle, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, id, errno))?;
     let mut listing = RawDir::new(handle, buffer);
     let mut found = 0;
     while let Some(entry) = listing.next() {

@@ -3,9 +3,11 @@
 
 mod directories;
 mod finish;
+mod twin;
 mod writers;
 mod xattr;
 
 pub(crate) use directories::Directories;
-pub(crate) use finish::{DirectoryXattrs, finish_directories};
+pub(crate) use finish::finish_directories;
 pub(crate) use writers::{FileMeta, Writers};
+pub(crate) use xattr::keep_all;

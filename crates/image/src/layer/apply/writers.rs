@@ -1,8 +1,11 @@
 //! Threads that make files: open, write, attribute, times, close. Files of one directory go to one thread, in order.
 
 use std::{
-    ffi::CStr,
-    os::fd::OwnedFd,
+    ffi::{CStr, OsStr},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::Arc,
     thread::{Scope, ScopedJoinHandle},
     time::Duration,
@@ -17,10 +20,9 @@ use rustix::{
 use crate::{
     error::{ImageError, Result},
     layer::{
-        apply::xattr,
+        apply::{twin, xattr},
         block::Slice,
         halt::Halt,
-        limits::entry_text,
         report::Report,
         stat::{OVERRIDE_STAT, OverrideStat},
         tar::Timestamp,
@@ -46,6 +48,13 @@ pub(crate) struct FileMeta {
     /// Length with holes; bytes that will be handed over.
     pub(crate) size: u64,
     pub(crate) stored: u64,
+}
+
+impl FileMeta {
+    /// Memory that the attributes take while the file waits for its thread.
+    fn xattr_bytes(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
 }
 
 enum Job {
@@ -101,7 +110,8 @@ impl Writers {
 
     /// Makes a file; its content follows by [`content`](Self::content) on the same thread.
     pub(crate) fn file(&mut self, thread: usize, meta: FileMeta) -> Result<()> {
-        self.push(thread, Job::File(Box::new(meta)), 0)
+        let bytes = meta.xattr_bytes();
+        self.push(thread, Job::File(Box::new(meta)), bytes)
     }
 
     /// Writes into the last file of this thread.
@@ -112,7 +122,8 @@ impl Writers {
 
     /// Makes a file with content at hand: a link's target, or nothing.
     pub(crate) fn stub(&mut self, thread: usize, meta: FileMeta, content: Box<[u8]>) -> Result<()> {
-        self.push(thread, Job::Stub { meta: Box::new(meta), content }, 0)
+        let bytes = meta.xattr_bytes() + content.len();
+        self.push(thread, Job::Stub { meta: Box::new(meta), content }, bytes)
     }
 
     /// Gives a file another name.
@@ -127,20 +138,33 @@ impl Writers {
 
     /// Waits until all that was handed over is done.
     pub(crate) fn drain(&mut self) -> Result<()> {
-        let mut fences = Vec::new();
-        for thread in 0..self.queues.len() {
-            if self.queues[thread].busy || !self.queues[thread].batch.is_empty() {
-                let (done, fence) = bounded(1);
-                self.queues[thread].batch.push(Job::Fence(done));
-                self.flush(thread)?;
-                self.queues[thread].busy = false;
-                fences.push(fence);
-            }
+        let fences: Vec<_> = (0..self.queues.len()).filter_map(|thread| self.fence(thread).transpose()).collect();
+        fences.into_iter().try_for_each(|fence| self.wait(&fence?))
+    }
+
+    /// Waits until all that was handed to one thread is done.
+    pub(crate) fn drain_one(&mut self, thread: usize) -> Result<()> {
+        match self.fence(thread)? {
+            Some(fence) => self.wait(&fence),
+            None => self.halt.check(),
         }
-        for fence in fences {
-            while let Err(RecvTimeoutError::Timeout) = fence.recv_timeout(POLL) {
-                self.halt.check()?;
-            }
+    }
+
+    /// Puts a fence behind what a thread has to do; `None` if that is nothing.
+    fn fence(&mut self, thread: usize) -> Result<Option<Receiver<()>>> {
+        if !self.queues[thread].busy && self.queues[thread].batch.is_empty() {
+            return Ok(None);
+        }
+        let (done, fence) = bounded(1);
+        self.queues[thread].batch.push(Job::Fence(done));
+        self.flush(thread)?;
+        self.queues[thread].busy = false;
+        Ok(Some(fence))
+    }
+
+    fn wait(&self, fence: &Receiver<()>) -> Result<()> {
+        while let Err(RecvTimeoutError::Timeout) = fence.recv_timeout(POLL) {
+            self.halt.check()?;
         }
         self.halt.check()
     }
@@ -255,7 +279,7 @@ impl Writer {
                 self.close(&Open { file, left: 0, end, meta })
             }
             Job::Link { from, to } => linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
-                .map_err(|errno| ImageError::io("hard-link", entry_text(to.1.to_bytes()), errno)),
+                .map_err(|errno| failed(&to.0, &to.1, "hard-link", errno)),
             Job::Fence(done) => {
                 let _ = done.send(());
                 Ok(())
@@ -270,9 +294,7 @@ impl Writer {
         }
         fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
             .map_err(|errno| at(meta, "set the attribute of", errno))?;
-        for (name, value) in &meta.xattrs {
-            xattr::keep(file, meta.name.to_bytes(), name, value, &mut self.report)?;
-        }
+        xattr::keep_all(file, meta.name.to_bytes(), &meta.xattrs, &mut self.report);
         futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
     }
 }
@@ -305,5 +327,13 @@ pub(super) fn times(mtime: Timestamp) -> Timestamps {
 }
 
 fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
-    ImageError::io(action, entry_text(meta.name.to_bytes()), errno)
+    failed(&meta.directory, &meta.name, action, errno)
+}
+
+fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+    // Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()));
+    twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
+        .unwrap_or_else(|| ImageError::io(action, path, errno))
 }

@@ -4,10 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{XattrFlags, fsetxattr};
 
-use crate::{
-    error::Result,
-    layer::report::{Note, Report},
-};
+use crate::layer::report::{Note, Report};
 
 /// Under this prefix a refused attribute is written down, its own name behind it.
 const WRITTEN_DOWN: &[u8] = b"user.containers.xattr.";
@@ -15,20 +12,26 @@ const WRITTEN_DOWN: &[u8] = b"user.containers.xattr.";
 /// Attributes that belong to this cache; an image can't set them.
 const OURS: &[u8] = b"user.containers.";
 
+/// Keeps the attributes of an entry.
+pub(crate) fn keep_all(file: &OwnedFd, path: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)], report: &mut Report) {
+    for (name, value) in xattrs {
+        keep(file, path, name, value, report);
+    }
+}
+
 /// Keeps one attribute, or notes that it could not be kept.
-pub(super) fn keep(file: &OwnedFd, path: &[u8], name: &[u8], value: &[u8], report: &mut Report) -> Result<()> {
+fn keep(file: &OwnedFd, path: &[u8], name: &[u8], value: &[u8], report: &mut Report) {
     if name.starts_with(OURS) {
         report.note(Note::XattrDropped, path);
-        return Ok(());
+        return;
     }
     let taken_as_is = name.starts_with(b"user.") || name == b"security.capability";
     if taken_as_is && fsetxattr(file, name, value, XattrFlags::empty()).is_ok() {
-        return Ok(());
+        return;
     }
     let note = match fsetxattr(file, [WRITTEN_DOWN, name].concat(), value, XattrFlags::empty()) {
         Ok(()) => Note::XattrWrittenDown,
         Err(_) => Note::XattrDropped,
     };
     report.note(note, path);
-    Ok(())
 }

@@ -22,11 +22,23 @@ pub(crate) enum Step {
     Remove { parent: EntryId, name: Vec<u8>, directory: bool },
     /// Make a directory that is not there.
     MakeDirectory(EntryId),
+    /// Give a directory that is there the extended attributes of its entry.
+    DescribeDirectory(EntryId),
     /// Make a file that is not there: a regular file with its content, or a stand-in with `content`.
     MakeFile { entry: EntryId, content: Box<[u8]> },
     /// Give an inode one more name.
     Link { entry: EntryId, target: EntryId },
 }
+
+/// The longest target of a symbolic link that Linux allows.
+const LONGEST_TARGET: usize = 4095;
+
+/// Bytes of link targets that are kept in memory for a layer.
+const MOST_TEXT: usize = 256 << 20;
+
+/// Rounds in which hard links find their targets. Real archives need one; a chain that needs more is made on purpose
+/// and would cost the square of its length.
+const MOST_ROUNDS: usize = 32;
 
 /// Decides where entries go.
 pub(crate) struct Planner {
@@ -38,6 +50,7 @@ pub(crate) struct Planner {
     last_parent: Option<(Vec<u8>, EntryId)>,
     /// Hard links whose target has not come yet.
     waiting: Vec<WaitingLink>,
+    kept_text: usize,
 }
 
 /// A hard link whose target is not in the layer (yet).
@@ -58,6 +71,7 @@ impl Planner {
             entries: 0,
             last_parent: None,
             waiting: Vec::new(),
+            kept_text: 0,
         }
     }
 
@@ -70,8 +84,12 @@ impl Planner {
         }
         let walked = self.walk(member.path)?;
         let Some(name) = walked.name.clone() else {
-            return self.place_root(member);
+            return self.place_root(member, steps);
         };
+        if walked.missing.first().is_some_and(|name| whiteout::is_aufs(name)) {
+            self.report.note(Note::AufsIgnored, member.path);
+            return Ok(None);
+        }
         if walked.missing.iter().any(|name| name.starts_with(whiteout::PREFIX)) {
             return Err(unusable(member.path, "it lies in a directory with the name of a whiteout"));
         }
@@ -114,6 +132,11 @@ impl Planner {
 
     fn remember_parent(&mut self, path: &[u8], parent: EntryId) {
         if let Some(slash) = path.iter().rposition(|&byte| byte == b'/').filter(|&slash| slash + 1 < path.len()) {
+            // Where ".." leads depends on what stands before it, which may still come.
+            if path[..slash].split(|&byte| byte == b'/').any(|name| name == b"..") {
+                self.last_parent = None;
+                return;
+            }
             let mut known = self.last_parent.take().map(|(known, _)| known).unwrap_or_default();
             known.clear();
             known.extend_from_slice(&path[..slash]);
@@ -126,11 +149,21 @@ impl Planner {
         self.limits.check_entries(self.entries, path)
     }
 
-    fn place_root(&mut self, member: &Member<'_>) -> Result<Option<EntryId>> {
+    /// Counts text that stays in memory until the layer ends.
+    fn keep_text(&mut self, bytes: usize, path: &[u8]) -> Result<()> {
+        self.kept_text += bytes;
+        if self.kept_text > MOST_TEXT {
+            return Err(unusable(path, "the targets of the layer's links take more than 256 MiB"));
+        }
+        Ok(())
+    }
+
+    fn place_root(&mut self, member: &Member<'_>, steps: &mut Vec<Step>) -> Result<Option<EntryId>> {
         if member.kind != EntryKind::Directory {
             return Err(unusable(member.path, "only a directory can be the root"));
         }
         self.describe_directory(ROOT, member);
+        steps.push(Step::DescribeDirectory(ROOT));
         Ok(None)
     }
 
@@ -187,6 +220,7 @@ impl Planner {
         if let Some(there) = self.tree.lookup(parent, name) {
             if kind == EntryKind::Directory && self.tree.inode(there).is_directory() {
                 self.describe_directory(there, member);
+                steps.push(Step::DescribeDirectory(there));
                 return Ok(None);
             }
             self.report.note(Note::EntryReplaced, member.path);
@@ -197,8 +231,11 @@ impl Planner {
             self.report.note(Note::SpecialAsFile, member.path);
         }
         let link: Box<[u8]> = if kind == EntryKind::Symlink { member.link.into() } else { Box::default() };
-        if kind == EntryKind::Symlink && (link.is_empty() || link.contains(&0)) {
-            return Err(unusable(member.path, "a symbolic link has no usable target"));
+        if kind == EntryKind::Symlink {
+            if link.is_empty() || link.contains(&0) || link.len() > LONGEST_TARGET {
+                return Err(unusable(member.path, "a symbolic link has no usable target"));
+            }
+            self.keep_text(link.len(), member.path)?;
         }
         let inode = self.tree.add_inode(Inode {
             content: match kind {
@@ -215,7 +252,7 @@ impl Planner {
         });
         let entry = self.tree.add_entry(parent, name, inode);
         if kind == EntryKind::Directory {
-            steps.push(Step::MakeDirectory(entry));
+            steps.extend([Step::MakeDirectory(entry), Step::DescribeDirectory(entry)]);
             return Ok(None);
         }
         steps.push(Step::MakeFile { entry, content: link });
@@ -232,6 +269,7 @@ impl Planner {
     ) -> Result<()> {
         let Some(target_entry) = resolve::find(&self.tree, target, &self.limits)? else {
             let there = walked.missing.is_empty().then(|| self.tree.lookup(walked.directory, name)).flatten();
+            self.keep_text(path.len() + target.len(), path)?;
             self.waiting.push(WaitingLink { path: path.to_vec(), target: target.to_vec(), displaces: there });
             return Ok(());
         };
@@ -274,8 +312,16 @@ impl Planner {
     /// get an empty file as a stand-in, to be filled when the layers are put together.
     pub(crate) fn finish_links(&mut self, steps: &mut Vec<Step>) -> Result<Vec<WaitingLink>> {
         let mut waiting = std::mem::take(&mut self.waiting);
-        loop {
+        let mut reversed = false;
+        for round in 0.. {
             let before = waiting.len();
+            if round == MOST_ROUNDS {
+                return Err(unusable(&waiting[0].path, "hard links to later entries form too long a chain"));
+            }
+            // Turning round each time, a chain in either order of the archive takes two rounds.
+            waiting.reverse();
+            reversed = !reversed;
+            self.kept_text = 0;
             for link in std::mem::take(&mut waiting) {
                 let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
                 let Some(name) = walked.name.clone() else { continue };
@@ -292,6 +338,9 @@ impl Planner {
             }
         }
         let mut lower = Vec::new();
+        if reversed {
+            waiting.reverse();
+        }
         for link in waiting {
             lower.extend(self.place_stand_in(link, steps)?);
         }

@@ -18,6 +18,11 @@ pub(crate) enum Whiteout<'a> {
     Aufs,
 }
 
+/// True for a leftover of AUFS, such as the directory `.wh..wh.plnk`.
+pub(crate) fn is_aufs(name: &[u8]) -> bool {
+    matches!(read(name, name), Ok(Whiteout::Aufs))
+}
+
 /// Reads a name. Fails on a whiteout of nothing, of `.` or of `..`.
 pub(crate) fn read<'a>(name: &'a [u8], path: &[u8]) -> Result<Whiteout<'a>> {
     match name.strip_prefix(PREFIX) {

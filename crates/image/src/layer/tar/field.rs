@@ -28,6 +28,10 @@ fn base256(field: &[u8]) -> Option<i64> {
 
 fn octal(field: &[u8]) -> Option<i64> {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    // Some readers take NULs before the digits for blanks, others for the end: no number is both safe and right.
+    if end == 0 && field.iter().any(|byte| !matches!(byte, 0 | b' ')) {
+        return None;
+    }
     let text = field[..end].trim_ascii();
     text.iter().try_fold(0i64, |value, &digit| match digit {
         b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
@@ -55,6 +59,8 @@ mod tests {
             (b"77777777777 ", Some(0o77_777_777_777)),
             (b"0000648\0", None),
             (b"-1\0", None),
+            (b"\x000000100", None),
+            (b"644\0junk", Some(0o644)),
             (b"\x80\0\0\0\0\0\0\x01\0", Some(256)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),

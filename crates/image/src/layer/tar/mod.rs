@@ -64,4 +64,7 @@ pub(crate) trait Sink {
 
     /// A piece of the content of the last file, for the given offset in that file.
     fn data(&mut self, offset: u64, bytes: Slice) -> Result<()>;
+
+    /// Bytes that belong to no file: extended headers, the payload of other types, what follows the end.
+    fn skipped(&mut self, bytes: usize) -> Result<()>;
 }

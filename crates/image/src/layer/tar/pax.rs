@@ -5,6 +5,9 @@ use crate::{
     layer::tar::{Timestamp, header::damaged, sparse::Segment},
 };
 
+/// Extended attributes of one entry: no file system here takes as many.
+const MOST_XATTRS: usize = 1024;
+
 /// What extended headers say about one entry.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Overrides {
@@ -100,6 +103,9 @@ impl Overrides {
             return Err(bad("an extended attribute has no proper name"));
         }
         self.xattrs.retain(|(known, _)| known != name);
+        if self.xattrs.len() == MOST_XATTRS {
+            return Err(bad("an entry has more than 1024 extended attributes"));
+        }
         self.xattrs.push((name.to_vec(), value.to_vec()));
         Ok(())
     }

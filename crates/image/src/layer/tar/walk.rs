@@ -83,9 +83,13 @@ impl Walker {
         let mut at = 0;
         while at < block.len() {
             at += match &mut self.state {
-                State::End => return Ok(()),
+                State::End => return sink.skipped(block.len() - at),
                 State::Content { .. } => self.content(block, at, sink)?,
-                State::Extension { .. } => self.extension(&block[at..])?,
+                State::Extension { .. } => {
+                    let taken = self.extension(&block[at..])?;
+                    sink.skipped(taken)?;
+                    taken
+                }
                 _ => {
                     let record = block[at..].first_chunk::<RECORD>().ok_or_else(cut)?;
                     self.record(record, sink)?;
@@ -316,6 +320,8 @@ impl Walker {
                 self.within += length;
                 start = end;
             }
+        } else {
+            sink.skipped(content)?;
         }
         if done {
             self.state = State::Header;

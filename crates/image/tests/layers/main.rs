@@ -1,0 +1,19 @@
+//! Odd and hostile layers, each with its exact outcome: this tree, or this error. One file for each topic; a victim
+//! directory beside the tree is looked at after every one of them.
+
+#![allow(unreachable_pub, reason = "nobody but this test sees its modules")]
+
+mod archive;
+mod compression;
+mod damage;
+mod harness;
+#[allow(clippy::print_stdout, reason = "a test that is skipped says why")]
+mod hosts;
+mod kinds;
+mod limits;
+mod links;
+mod names;
+mod overrides;
+mod replacing;
+mod sparse;
+mod whiteouts;
