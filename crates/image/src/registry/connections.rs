@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// A connection nobody uses is closed after this long, also where a forgotten client still holds it.
+const IDLE: Duration = Duration::from_secs(15);
+
 /// The clients of one [`Transport`](super::transport::Transport), by how long a connection may take to come up.
 pub(super) struct Connections {
     proxies: Proxies,
@@ -72,6 +75,7 @@ impl Connections {
             .no_proxy()
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url)))
             .connect_timeout(connect_timeout)
+            .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("microsandbox-image/", env!("CARGO_PKG_VERSION")))
             .build()
