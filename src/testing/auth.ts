@@ -49,6 +49,7 @@ export interface BearerAuth {
   challenge?: ChallengeWriter;
 }
 
+/** How a login is asked for. */
 export type AuthOptions = BasicAuth | BearerAuth;
 
 /** What a challenge has to say. */

@@ -16,6 +16,7 @@ export interface IndexEntrySpec {
   fields?: Record<string, unknown>;
 }
 
+/** What an index says beside its entries. */
 export interface IndexOptions {
   /** Default: `oci` (`docker` makes a manifest list). */
   mediaTypes?: MediaTypes;

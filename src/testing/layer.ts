@@ -31,6 +31,7 @@ export interface LayerOptions extends TarOptions {
   urls?: string[];
 }
 
+/** A layer: entries of an archive (a Buffer among them is raw bytes of it), a whole archive, or either with options. */
 export type LayerSpec = (TarEntry | Buffer)[] | Buffer | LayerOptions;
 
 /** A layer, ready to be served. `bytes`, `digest` and `size` are the blob's. */

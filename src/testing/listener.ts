@@ -22,6 +22,7 @@ export interface Connections {
   readonly total: number;
 }
 
+/** Where the registry listens. */
 export interface ListenerOptions {
   tls?: TlsOptions;
   /** Default: any free one. */

@@ -16,6 +16,7 @@ import { deliver, replacement, shape, type Delivery } from './shape.js';
 import { Store, type Built, type Publishable } from './store.js';
 import { hangUp, pause, transmit } from './transmit.js';
 
+/** What the registry serves, and how. */
 export interface RegistryOptions extends ListenerOptions {
   /** `repository:tag` → what it names. Default: nothing; `push` adds more. */
   images?: Record<string, Publishable>;
