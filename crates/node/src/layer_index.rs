@@ -6,7 +6,7 @@ use microsandbox_image_core::layer::{EntryRecord, LayerIndex};
 use napi_derive::napi;
 use serde_json::{Value, json};
 
-use crate::outcome::guarded;
+use crate::outcome::{guarded, without_panic};
 
 /// An open index.
 #[napi]
@@ -17,7 +17,7 @@ impl NativeLayerIndex {
     /// Opens it. What is wrong with it is told by `check`.
     #[napi(constructor)]
     pub fn new(path: String) -> Self {
-        let opened = LayerIndex::open(Path::new(&path));
+        let opened = without_panic(|| LayerIndex::open(Path::new(&path)));
         Self(opened.map(Some).map_err(|error| guarded::<()>(|| Err(error))))
     }
 

@@ -75,10 +75,14 @@ pub(crate) fn to_text<T: Serialize>(result: Result<T>) -> String {
     serde_json::to_string(&outcome).expect("outcomes are made of strings, numbers, lists and maps of strings")
 }
 
-/// Runs synchronous work; a panic becomes an error of the call.
+/// Runs synchronous work; a panic becomes an error.
+pub(crate) fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+/// The text of what synchronous work answers; a panic becomes an error of the call.
 pub(crate) fn guarded<T: Serialize>(work: impl FnOnce() -> Result<T>) -> String {
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-    to_text(result)
+    to_text(without_panic(work))
 }
 
 /// A panic as an error, numbered so that it can be found in the process's error output.
@@ -87,4 +91,42 @@ pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> ImageError {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words");
     ImageError::internal(format!("{text} (panic {} of this process)", NUMBER.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).expect("outcomes are JSON")
+    }
+
+    #[test]
+    fn a_value_crosses_as_ok() {
+        assert_eq!(parsed(&guarded(|| Ok(7))), serde_json::json!({ "ok": 7 }));
+    }
+
+    #[test]
+    fn a_panic_becomes_an_internal_error_with_its_words_and_a_number() {
+        let text = guarded::<()>(|| panic!("index {} is out of bounds", 3));
+        let failure = &parsed(&text)["failure"];
+        assert_eq!(failure["code"], "ERR_INTERNAL");
+        let message = failure["message"].as_str().unwrap_or_default();
+        assert!(message.contains("index 3 is out of bounds (panic "), "{message}");
+    }
+
+    #[test]
+    fn a_panic_without_words_becomes_an_internal_error_too() {
+        let text = guarded::<()>(|| std::panic::panic_any(5_u8));
+        assert_eq!(parsed(&text)["failure"]["code"], "ERR_INTERNAL");
+    }
+
+    #[test]
+    fn an_error_crosses_with_code_details_and_causes() {
+        let error = ErrorKind::InvalidOption { option: "proxy".to_owned(), reason: "no URL".to_owned() };
+        let failure = parsed(&to_text::<()>(Err(error.into())))["failure"].clone();
+        assert_eq!(failure["code"], "ERR_INVALID_OPTION");
+        assert!(failure["message"].as_str().is_some_and(|message| message.contains("proxy")), "{failure}");
+        assert!(failure["causes"].is_array());
+    }
 }

@@ -10,7 +10,7 @@ use napi_derive::napi;
 
 use crate::{
     model::parse_json,
-    outcome::guarded,
+    outcome::{guarded, without_panic},
     task::{Asker, NativeTask, Questions},
     types::{PullText, RegistryText, ResolvedText, ResultText},
 };
@@ -29,7 +29,8 @@ impl NativeRegistry {
     #[napi(constructor)]
     pub fn new(options: String) -> Self {
         let mut kept = None;
-        let made = parse_json::<RegistryText>("options", &options).and_then(|options| {
+        let made = without_panic(|| {
+            let options = parse_json::<RegistryText>("options", &options)?;
             let cache = GlobalCache::new(Path::new(&options.cache));
             let platform = options.platform.clone().unwrap_or_default();
             let (settings, asks) = (options.settings(), options.asks_for_credentials);
@@ -109,7 +110,9 @@ impl NativeRegistry {
                     credential_provider: Some(Arc::new(Asker(Arc::clone(questions)))),
                     ..client.clone()
                 };
-                Registry::new(registry.cache().clone(), registry.platform().clone(), client, settings.clone())
+                without_panic(|| {
+                    Registry::new(registry.cache().clone(), registry.platform().clone(), client, settings.clone())
+                })
             }
         }
     }

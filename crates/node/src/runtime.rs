@@ -71,3 +71,25 @@ pub(crate) async fn caught<T: Send + 'static>(work: impl Future<Output = Result<
         Err(_) => Err(microsandbox_image_core::ImageError::aborted()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(result: Result<()>) -> &'static str {
+        result.expect_err("it failed").code()
+    }
+
+    #[test]
+    fn a_panic_in_a_task_is_an_error_of_the_call_and_the_threads_go_on() {
+        let runtime = runtime().expect("threads start");
+        let first = runtime.block_on(caught(async { panic!("in a task") }));
+        assert_eq!(code_of(first), "ERR_INTERNAL");
+        let nested = runtime.block_on(caught(async {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            panic!("after waiting")
+        }));
+        assert_eq!(code_of(nested), "ERR_INTERNAL");
+        assert_eq!(runtime.block_on(caught(async { Ok(5) })).ok(), Some(5));
+    }
+}
