@@ -258,6 +258,7 @@ interface LayerOptions extends TarOptions {
     annotations?: Record<string, string>;
     urls?: string[];
 }
+/** A layer: entries of an archive (a Buffer among them is raw bytes of it), a whole archive, or either with options. */
 type LayerSpec = (TarEntry | Buffer)[] | Buffer | LayerOptions;
 /** A layer, ready to be served. `bytes`, `digest` and `size` are the blob's. */
 interface BuiltLayer extends Content {
@@ -371,6 +372,7 @@ interface IndexEntrySpec {
     /** Fields that are added to, or replace, those of the descriptor. */
     fields?: Record<string, unknown>;
 }
+/** What an index says beside its entries. */
 interface IndexOptions {
     /** Default: `oci` (`docker` makes a manifest list). */
     mediaTypes?: MediaTypes;
@@ -406,6 +408,7 @@ interface Connections {
     /** All that were ever opened. */
     readonly total: number;
 }
+/** Where the registry listens. */
 interface ListenerOptions {
     tls?: TlsOptions;
     /** Default: any free one. */
@@ -458,6 +461,7 @@ interface BearerAuth {
     /** Rewrites the WWW-Authenticate headers: odd spacing and case, several challenges in one header. */
     challenge?: ChallengeWriter;
 }
+/** How a login is asked for. */
 type AuthOptions = BasicAuth | BearerAuth;
 /** What a challenge has to say. */
 interface ChallengeParts {
@@ -481,6 +485,7 @@ type Publishable = ImageSpec | Built;
 /** An image, an index or raw bytes, ready to be served. */
 type Built = BuiltImage | BuiltIndex | RawManifest;
 
+/** What the registry serves, and how. */
 interface RegistryOptions extends ListenerOptions {
     /** `repository:tag` → what it names. Default: nothing; `push` adds more. */
     images?: Record<string, Publishable>;
