@@ -9,8 +9,6 @@
 
 use std::{collections::HashMap, ffi::CString, os::fd::OwnedFd, sync::Arc};
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
-
 use crate::{
     error::{ErrorKind, ImageError, Result},
     layer::{
@@ -21,6 +19,7 @@ use crate::{
         limits::{Limits, entry_text},
         lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
+        queue::{Receiver, Sender, bounded},
         report::Report,
         tar::{Member, Sink, Walker},
     },
@@ -118,7 +117,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
 }
 
 fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> Digest {
-    for block in blocks {
+    while let Some(block) = blocks.receive() {
         hasher.update(&block);
     }
     hasher.finish()
@@ -137,7 +136,7 @@ fn read_all<S: Source>(source: S, builder: &mut Builder, to_hasher: Sender<Arc<B
         let full = filled == block.room().len();
         total += filled as u64;
         let block = Arc::new(block);
-        send(&to_hasher, &block, halt)?;
+        to_hasher.send(Arc::clone(&block), halt)?;
         walker.feed(&block, builder)?;
         if !full {
             break;
@@ -146,20 +145,6 @@ fn read_all<S: Source>(source: S, builder: &mut Builder, to_hasher: Sender<Arc<B
     walker.finish()?;
     decoder.drain_source()?;
     Ok(total)
-}
-
-fn send(to_hasher: &Sender<Arc<Block>>, block: &Arc<Block>, halt: &Halt) -> Result<()> {
-    let mut block = Arc::clone(block);
-    loop {
-        match to_hasher.send_timeout(block, std::time::Duration::from_millis(20)) {
-            Ok(()) => return Ok(()),
-            Err(SendTimeoutError::Timeout(back)) => {
-                halt.check()?;
-                block = back;
-            }
-            Err(SendTimeoutError::Disconnected(_)) => return Err(ImageError::internal("the hashing thread is gone")),
-        }
-    }
 }
 
 /// Plans what the walker finds and hands it to the writers.

@@ -11,6 +11,7 @@ mod limits;
 mod lower_link;
 mod plan;
 mod probe;
+mod queue;
 mod report;
 mod stat;
 mod tar;

@@ -8,10 +8,8 @@ use std::{
     },
     sync::Arc,
     thread::{Scope, ScopedJoinHandle},
-    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, linkat, openat},
     io::{Errno, pwrite},
@@ -23,6 +21,7 @@ use crate::{
         apply::{twin, xattr},
         block::Slice,
         halt::Halt,
+        queue::{Receiver, Sender, bounded},
         report::Report,
         stat::{OVERRIDE_STAT, OverrideStat},
         tar::Timestamp,
@@ -35,7 +34,6 @@ const BATCH_JOBS: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
 /// Batches that may wait for a thread.
 const QUEUE: usize = 8;
-const POLL: Duration = Duration::from_millis(20);
 
 /// Everything about a file but its content.
 pub(crate) struct FileMeta {
@@ -162,10 +160,9 @@ impl Writers {
         Ok(Some(fence))
     }
 
+    /// A fence is reached when the thread lets its sender go.
     fn wait(&self, fence: &Receiver<()>) -> Result<()> {
-        while let Err(RecvTimeoutError::Timeout) = fence.recv_timeout(POLL) {
-            self.halt.check()?;
-        }
+        fence.receive_or_halt(&self.halt)?;
         self.halt.check()
     }
 
@@ -188,18 +185,9 @@ impl Writers {
         if queue.batch.is_empty() {
             return Ok(());
         }
-        let mut batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
+        let batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
         (queue.bytes, queue.busy) = (0, true);
-        loop {
-            match queue.sender.send_timeout(batch, POLL) {
-                Ok(()) => return Ok(()),
-                Err(SendTimeoutError::Timeout(back)) => {
-                    self.halt.check()?;
-                    batch = back;
-                }
-                Err(SendTimeoutError::Disconnected(_)) => return Err(ImageError::aborted()),
-            }
-        }
+        queue.sender.send(batch, &self.halt)
     }
 }
 
@@ -219,7 +207,7 @@ impl Threads<'_> {
 
 fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> Report {
     let mut writer = Writer { current: None, report: Report::default() };
-    for batch in receiver {
+    while let Some(batch) = receiver.receive() {
         for job in batch {
             if halt.is_thrown() {
                 return writer.report;
@@ -280,8 +268,8 @@ impl Writer {
             }
             Job::Link { from, to } => linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
                 .map_err(|errno| failed(&to.0, &to.1, "hard-link", errno)),
-            Job::Fence(done) => {
-                let _ = done.send(());
+            Job::Fence(reached) => {
+                drop(reached);
                 Ok(())
             }
         }
