@@ -20,7 +20,6 @@ declare function hostPlatform(): Platform;
 /** The same as {@link hostPlatform}, under the original crate's name. */
 declare function hostLinux(): Platform;
 
-/** Progress of a pull, as events. */
 /**
  * Something that happened in a pull, told apart by `type`.
  *
@@ -310,7 +309,6 @@ declare class Digest {
     toJSON(): string;
 }
 
-/** Errors: one class, told apart by `code`. */
 /** What went wrong. Codes never change between versions; messages may. */
 type ImageErrorCode = 
 /** The text is no image reference. */
@@ -516,8 +514,6 @@ interface PullOptions {
     /** There is no such option: progress is the pull itself, `for await (const event of pull)`. */
     onProgress?: never;
 }
-
-/** The client: pulls images into one cache. */
 
 /** What an image consists of, as its registry says. */
 interface ResolvedImage {

@@ -24,14 +24,8 @@ interface Content {
 /** The digest of `bytes` as OCI writes it: `sha256:<64 hex digits>` or `sha512:<128 hex digits>`. */
 declare function digestOf(bytes: Uint8Array, algorithm?: DigestAlgorithm): string;
 
-/**
- * Which question of the distribution protocol a path asks. Pure.
- * Source: OCI Distribution Specification 1.1, "Endpoints".
- */
 /** The kinds of requests that faults and the log tell apart. */
 type RequestKind = 'ping' | 'manifest' | 'blob' | 'tags' | 'token' | 'other';
-
-/** What the registry was asked, and what it sent. A record is entered when the request arrives and grows until its answer ends. */
 
 /** The login that came with a request. `raw` is the whole header, for tests that look for leaks. */
 interface SentAuthorization {
@@ -69,11 +63,6 @@ interface LoggedRequest {
     /** What the fault script did to it, by the faults' `do`. */
     readonly faults: string[];
 }
-
-/**
- * The fault script: which requests go wrong, and how. This file is its language and its bookkeeping;
- * shape.ts changes answers and transmit.ts misuses the wire.
- */
 
 /** Which requests a fault hits. Without any field: all. */
 interface FaultMatch {
@@ -230,11 +219,6 @@ interface TarOptions {
 /** Packs entries, in their order. A `Buffer` among them is put in as it is, for headers that no entry can describe. */
 declare function tar(entries: Iterable<TarEntry | Buffer>, options?: TarOptions): Buffer;
 
-/**
- * A layer: a tar, the blob that carries it, and the two digests that name them (`digest` of the blob, `diffId` of the tar).
- * Built from entries, from a ready tar, or from a ready blob. Checks nothing: a wrong `diffId` is kept as it was given.
- */
-
 /** Which family of media types an image is written in. */
 type MediaTypes = 'oci' | 'docker';
 /** A layer in full; entries alone, or the bytes of a tar alone, are the short forms. Give one of `entries`, `tar` and `blob`. */
@@ -273,7 +257,6 @@ declare function layer(spec: LayerSpec | BuiltLayer, defaults?: {
     compression?: Compression;
 }): BuiltLayer;
 
-/** Platforms as images and indexes write them. Pure; any words are taken, also `unknown/unknown`. */
 /** The fields of a platform; `os.version` and `os.features` as the specification spells them. */
 interface PlatformFields {
     os: string;
@@ -284,16 +267,6 @@ interface PlatformFields {
 }
 /** `'os/architecture'`, `'os/architecture/variant'`, or the fields. */
 type PlatformSpec = string | PlatformFields;
-
-/**
- * Builds images and indexes of images: the JSON documents around layers, with every digest and size right unless a
- * test asks for something else. Pure; equal specifications give equal bytes.
- *
- * ```ts
- * const app = image({ layers: [[{ path: 'etc/motd', content: 'hello' }]], config: { Env: ['A=1'] } });
- * app.digest; // sha256:…
- * ```
- */
 
 /** What an image is made of. */
 interface ImageSpec {
@@ -359,8 +332,6 @@ declare function descriptor(content: Content): {
     size: number;
 };
 
-/** Builds an index: one name for several images, one for each platform. Pure. */
-
 /** One line of an index. */
 interface IndexEntrySpec {
     image: ImageSpec | BuiltImage | BuiltIndex | RawManifest;
@@ -389,11 +360,6 @@ interface BuiltIndex extends Content {
 /** Builds an index of images, or of further indexes, in the order given. */
 declare function index(entries: IndexEntrySpec[], options?: IndexOptions): BuiltIndex;
 
-/**
- * One port of the registry: a plain or TLS server on loopback that counts its connections and can be closed at once,
- * whatever its clients are waiting for.
- */
-
 /** Key and certificate in PEM. */
 interface TlsOptions {
     key: string | Buffer;
@@ -416,11 +382,6 @@ interface ListenerOptions {
     /** An address of this machine. Default: 127.0.0.1. */
     address?: string;
 }
-
-/**
- * Logins: who may pull, how the registry asks for it, and the gate that every request passes.
- * Passwords live in memory and in the request log, in the clear: for tests only.
- */
 
 /** Name and password sent with each request. */
 interface BasicAuth {
@@ -474,11 +435,6 @@ interface ChallengeParts {
 }
 /** One header's value, or several headers'. */
 type ChallengeWriter = (parts: ChallengeParts) => string | string[];
-
-/**
- * What the registry holds: for each repository its tags, manifests and blobs, as a real one keeps them apart.
- * In memory; trusts the digests that the builder wrote.
- */
 
 /** What can be pushed: a specification, which is built first, or something built. */
 type Publishable = ImageSpec | Built;

@@ -1,6 +1,5 @@
-/**
- * Finds and loads the addon. Every path is literal, so that bundlers, `bun build --compile` and asar archives see it.
- */
+/** Finds and loads the addon; when it can't, says the true cause and what to do. */
+import { addons } from './addons.js';
 
 /** What a target needs to be named by: Node's platform and architecture, and the C library on Linux. */
 function target(): string {
@@ -20,52 +19,18 @@ function isMusl(): boolean {
   }
 }
 
-/* eslint-disable @typescript-eslint/no-require-imports */
-const loaders: Record<string, (() => unknown)[]> = {
-  'linux-x64-gnu': [
-    () => require('../../microsandbox-image.linux-x64-gnu.node') as unknown,
-    () => require('microsandbox-image-linux-x64-gnu') as unknown,
-  ],
-  'linux-x64-musl': [
-    () => require('../../microsandbox-image.linux-x64-musl.node') as unknown,
-    () => require('microsandbox-image-linux-x64-musl') as unknown,
-  ],
-  'linux-arm64-gnu': [
-    () => require('../../microsandbox-image.linux-arm64-gnu.node') as unknown,
-    () => require('microsandbox-image-linux-arm64-gnu') as unknown,
-  ],
-  'linux-arm64-musl': [
-    () => require('../../microsandbox-image.linux-arm64-musl.node') as unknown,
-    () => require('microsandbox-image-linux-arm64-musl') as unknown,
-  ],
-  'darwin-x64': [
-    () => require('../../microsandbox-image.darwin-x64.node') as unknown,
-    () => require('microsandbox-image-darwin-x64') as unknown,
-  ],
-  'darwin-arm64': [
-    () => require('../../microsandbox-image.darwin-arm64.node') as unknown,
-    () => require('microsandbox-image-darwin-arm64') as unknown,
-  ],
-};
-/* eslint-enable @typescript-eslint/no-require-imports */
-
 /** Loads the addon. Throws an `Error` that names the true cause and what to do. */
 export function loadAddon(): unknown {
   const name = target();
-  const candidates = loaders[name];
-  if (candidates === undefined) {
+  const load = addons[name];
+  if (load === undefined) {
     throw new Error(
-      `microsandbox-image does not support ${name}. Supported: ${Object.keys(loaders).join(', ')}. On Windows, use WSL 2.`,
+      `microsandbox-image does not support ${name}. Supported: ${Object.keys(addons).join(', ')}. On Windows, use WSL 2.`,
     );
   }
   const failures: unknown[] = [];
-  for (const load of candidates) {
-    try {
-      return load();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
+  const addon = load(failures);
+  if (addon !== undefined) return addon;
   throw new Error(explain(name, failures), {
     cause: failures.find((failure) => !isMissing(failure)) ?? failures.at(-1),
   });

@@ -1,11 +1,12 @@
 /** The packed files, installed in an empty folder outside the checkout: what is in them, and that they work there. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { build } from 'esbuild';
+import { build, type BuildOptions } from 'esbuild';
 import { type Installed, install, ROOT } from '../support/installed.js';
 import { must, run } from '../support/programs.js';
+import { runtimes } from '../support/runtimes.js';
 import { scratch } from '../support/scratch.js';
 
 /** Serves an image, pulls it, prints the answer; ends by itself. */
@@ -30,8 +31,9 @@ const COMMONJS = `
 
 const base = scratch('installed');
 
+let installed: Installed;
+
 describe('the packed files', () => {
-  let installed: Installed;
   const node = (...args: string[]) => must(process.execPath, args, { cwd: installed.directory });
   const modules = (...path: string[]) => join(installed.directory, 'node_modules', ...path);
   before(async () => {
@@ -86,41 +88,40 @@ describe('the packed files', () => {
     assert.deepEqual(lines, ['hello', 'terminated']);
   });
 
-  it('work after a bundle by esbuild that leaves .node files where they are', async () => {
-    for (const [format, source] of [
-      ['cjs', COMMONJS],
-      ['esm', ESM],
+  it('work after a bundle by esbuild that leaves the native package where it is', async () => {
+    for (const [format, contents, banner] of [
+      ['cjs', COMMONJS, ''],
+      // CommonJS code in an ES module asks for its built-in modules by require.
+      ['esm', ESM, BUNDLED_REQUIRE],
     ] as const) {
       const outfile = join(installed.directory, `bundled.${format === 'cjs' ? 'cjs' : 'mjs'}`);
-      await build({
-        stdin: { contents: source, resolveDir: installed.directory, loader: 'js' },
-        bundle: true,
-        platform: 'node',
-        format,
-        outfile,
-        external: ['*.node', 'microsandbox-image-*'],
-        // CommonJS code in an ES module asks for its built-in modules by require.
-        banner: format === 'esm' ? { js: BUNDLED_REQUIRE } : {},
-        logLevel: 'silent',
-      });
+      await bundle(contents, { format, outfile, banner: { js: banner }, external: ['microsandbox-image-*'] });
       assert.equal(await node(outfile), 'hello\n', format);
     }
   });
 
   it('work after a bundle by esbuild that copies the addon beside the program', async () => {
-    const outdir = join(installed.directory, 'copied');
-    await build({
-      stdin: { contents: COMMONJS, resolveDir: installed.directory, loader: 'js' },
-      bundle: true,
-      platform: 'node',
-      outdir,
-      entryNames: 'program',
-      loader: { '.node': 'copy' },
-      external: otherTargets(),
-      logLevel: 'silent',
-    });
+    const outdir = join(base, 'copied');
+    await bundle(COMMONJS, { outdir, entryNames: 'program', loader: { '.node': 'copy' } });
     assert.ok(readdirSync(outdir).some((name) => name.endsWith('.node')));
     assert.equal(await node(join(outdir, 'program.js')), 'hello\n');
+  });
+
+  it('work after bun build, and as one file by bun build --compile', async (t) => {
+    const bun = runtimes.find(({ name }) => name === 'bun');
+    if (bun?.missing !== undefined) {
+      t.skip(bun.missing);
+      return;
+    }
+    const source = installed.write('program.cjs', COMMONJS.replaceAll('__dirname', JSON.stringify(base)));
+    const [outdir, outfile] = [join(base, 'bun'), join(base, 'one-file')];
+    mkdirSync(outdir);
+    const options = { cwd: installed.directory };
+    const program = bun?.program ?? '';
+    await must(program, ['build', source, '--target=bun', `--outdir=${outdir}`], options);
+    assert.equal(await must(program, [join(outdir, 'program.js')], { cwd: base }), 'hello\n');
+    await must(program, ['build', source, '--compile', `--outfile=${outfile}`], options);
+    assert.equal(await must(outfile, [], { cwd: base }), 'hello\n');
   });
 
   it('say what is missing where the native package is not installed', async () => {
@@ -193,17 +194,7 @@ describe('the packed files', () => {
 const BUNDLED_REQUIRE =
   "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);";
 
-/** Packages and files of targets that are not installed here: a bundler is told to leave them. */
-function otherTargets(): string[] {
-  const here = readdirSync(ROOT).filter((name) => name.endsWith('.node'));
-  const names = [
-    'linux-x64-gnu',
-    'linux-x64-musl',
-    'linux-arm64-gnu',
-    'linux-arm64-musl',
-    'darwin-x64',
-    'darwin-arm64',
-  ];
-  const absent = names.filter((name) => !here.some((file) => file.includes(name)));
-  return [...absent.map((name) => `microsandbox-image-${name}`), '../../microsandbox-image.*'];
+async function bundle(contents: string, options: BuildOptions): Promise<void> {
+  const stdin = { contents, resolveDir: installed.directory, loader: 'js' } as const;
+  await build({ stdin, bundle: true, platform: 'node', logLevel: 'silent', ...options });
 }
