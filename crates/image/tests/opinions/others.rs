@@ -15,11 +15,9 @@ use crate::{
 };
 
 pub fn are_here() -> bool {
-    ["umoci", "containerd", "ctr"].iter().all(|program| {
-        let found =
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|at| at.join(program).is_file());
-        found
-    })
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    ["umoci", "containerd", "ctr"].iter().all(|program| directories.iter().any(|at| at.join(program).is_file()))
 }
 
 pub fn umoci(made: &Archive) -> Result<Rows, String> {

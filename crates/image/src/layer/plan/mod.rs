@@ -3,8 +3,11 @@
 //! [`Planner::place`] takes an entry and what is known of the tree and answers with [`Step`]s. Names and link targets
 //! are resolved inside the image's root: symbolic links of this layer are followed there, `..` stops at the root.
 
+mod links;
 mod place;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod whiteout;
 

@@ -5,8 +5,9 @@ use crate::{
     layer::{
         limits::Limits,
         plan::{
+            links::WaitingLink,
             resolve::{self, unusable},
-            tree::{Content, EntryId, Inode, InodeId, ROOT, Tree, implicit_stat},
+            tree::{Content, EntryId, Inode, ROOT, Tree, implicit_stat},
             whiteout::{self, Whiteout},
         },
         report::{Note, Report},
@@ -36,30 +37,17 @@ const LONGEST_TARGET: usize = 4095;
 /// Bytes of link targets that are kept in memory for a layer.
 const MOST_TEXT: usize = 256 << 20;
 
-/// Rounds in which hard links find their targets. Real archives need one; a chain that needs more is made on purpose
-/// and would cost the square of its length.
-const MOST_ROUNDS: usize = 32;
-
 /// Decides where entries go.
 pub(crate) struct Planner {
     pub(crate) tree: Tree,
     pub(crate) report: Report,
-    limits: Limits,
+    pub(super) limits: Limits,
     entries: u64,
     /// The last parent's path and place: entries of one directory mostly come together.
     last_parent: Option<(Vec<u8>, EntryId)>,
     /// Hard links whose target has not come yet.
-    waiting: Vec<WaitingLink>,
-    kept_text: usize,
-}
-
-/// A hard link whose target is not in the layer (yet).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WaitingLink {
-    pub(crate) path: Vec<u8>,
-    pub(crate) target: Vec<u8>,
-    /// What stood at the path when the link came: it gives way, a later entry does not.
-    displaces: Option<EntryId>,
+    pub(super) waiting: Vec<WaitingLink>,
+    pub(super) kept_text: usize,
 }
 
 impl Planner {
@@ -150,7 +138,7 @@ impl Planner {
     }
 
     /// Counts text that stays in memory until the layer ends.
-    fn keep_text(&mut self, bytes: usize, path: &[u8]) -> Result<()> {
+    pub(super) fn keep_text(&mut self, bytes: usize, path: &[u8]) -> Result<()> {
         self.kept_text += bytes;
         if self.kept_text > MOST_TEXT {
             return Err(unusable(path, "the targets of the layer's links take more than 256 MiB"));
@@ -175,7 +163,12 @@ impl Planner {
     }
 
     /// Makes the directories that are missing on the way and returns the last one.
-    fn make_parents(&mut self, walked: resolve::Walked, path: &[u8], steps: &mut Vec<Step>) -> Result<EntryId> {
+    pub(super) fn make_parents(
+        &mut self,
+        walked: resolve::Walked,
+        path: &[u8],
+        steps: &mut Vec<Step>,
+    ) -> Result<EntryId> {
         if let Some(entry) = walked.in_the_way {
             self.report.note(Note::EntryReplaced, &self.tree.path(entry));
             self.remove(entry, steps);
@@ -198,7 +191,7 @@ impl Planner {
         Ok(parent)
     }
 
-    fn remove(&mut self, entry: EntryId, steps: &mut Vec<Step>) {
+    pub(super) fn remove(&mut self, entry: EntryId, steps: &mut Vec<Step>) {
         self.last_parent = None;
         steps.push(Step::Remove {
             parent: self.tree.parent(entry),
@@ -259,112 +252,6 @@ impl Planner {
         Ok((kind == EntryKind::File).then_some(entry))
     }
 
-    fn place_link(
-        &mut self,
-        path: &[u8],
-        target: &[u8],
-        walked: resolve::Walked,
-        name: &[u8],
-        steps: &mut Vec<Step>,
-    ) -> Result<()> {
-        let Some(target_entry) = resolve::find(&self.tree, target, &self.limits)? else {
-            let there = walked.missing.is_empty().then(|| self.tree.lookup(walked.directory, name)).flatten();
-            self.keep_text(path.len() + target.len(), path)?;
-            self.waiting.push(WaitingLink { path: path.to_vec(), target: target.to_vec(), displaces: there });
-            return Ok(());
-        };
-        if self.tree.inode(target_entry).is_directory() {
-            return Err(unusable(path, "it is a hard link to a directory"));
-        }
-        let inode = self.tree.inode_of(target_entry);
-        // What stands in the way of a parent could be the target itself.
-        if walked.in_the_way == Some(target_entry) {
-            return Err(unusable(path, "it is a hard link that lies below its own target"));
-        }
-        let parent = self.make_parents(walked, path, steps)?;
-        self.link_in(parent, name, path, (target_entry, inode), steps)
-    }
-
-    fn link_in(
-        &mut self,
-        parent: EntryId,
-        name: &[u8],
-        path: &[u8],
-        (target, inode): (EntryId, InodeId),
-        steps: &mut Vec<Step>,
-    ) -> Result<()> {
-        if let Some(there) = self.tree.lookup(parent, name) {
-            if self.tree.inode_of(there) == inode {
-                return Ok(());
-            }
-            if self.tree.is_within(target, there) {
-                return Err(unusable(path, "it is a hard link in place of a directory that holds its own target"));
-            }
-            self.report.note(Note::EntryReplaced, path);
-            self.remove(there, steps);
-        }
-        let entry = self.tree.add_link(parent, name, inode);
-        steps.push(Step::Link { entry, target });
-        Ok(())
-    }
-
-    /// After the last entry: links whose target came later are made; those that remain name a file of a lower layer and
-    /// get an empty file as a stand-in, to be filled when the layers are put together.
-    pub(crate) fn finish_links(&mut self, steps: &mut Vec<Step>) -> Result<Vec<WaitingLink>> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let mut reversed = false;
-        for round in 0.. {
-            let before = waiting.len();
-            if round == MOST_ROUNDS {
-                return Err(unusable(&waiting[0].path, "hard links to later entries form too long a chain"));
-            }
-            // Turning round each time, a chain in either order of the archive takes two rounds.
-            waiting.reverse();
-            reversed = !reversed;
-            self.kept_text = 0;
-            for link in std::mem::take(&mut waiting) {
-                let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
-                let Some(name) = walked.name.clone() else { continue };
-                // An entry that came after the link took its place.
-                let there = walked.missing.is_empty().then(|| self.tree.lookup(walked.directory, &name)).flatten();
-                if there.is_some() && there != link.displaces {
-                    continue;
-                }
-                self.place_link(&link.path, &link.target, walked, &name, steps)?;
-                waiting.append(&mut self.waiting);
-            }
-            if waiting.is_empty() || waiting.len() == before {
-                break;
-            }
-        }
-        let mut lower = Vec::new();
-        if reversed {
-            waiting.reverse();
-        }
-        for link in waiting {
-            lower.extend(self.place_stand_in(link, steps)?);
-        }
-        Ok(lower)
-    }
-
-    fn place_stand_in(&mut self, link: WaitingLink, steps: &mut Vec<Step>) -> Result<Option<WaitingLink>> {
-        let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
-        let Some(name) = walked.name.clone() else { return Ok(None) };
-        self.report.note(Note::LinkToLowerLayer, &link.path);
-        let parent = self.make_parents(walked, &link.path, steps)?;
-        if let Some(there) = self.tree.lookup(parent, &name) {
-            if self.tree.inode(there).is_directory() {
-                return Err(unusable(&link.path, "it is a hard link in place of a directory"));
-            }
-            self.remove(there, steps);
-        }
-        let inode = self.tree.add_inode(empty_file());
-        let entry = self.tree.add_entry(parent, &name, inode);
-        steps.push(Step::MakeFile { entry, content: Box::default() });
-        let target = resolve::lexical(&link.target);
-        Ok(Some(WaitingLink { path: self.tree.path(entry), target, displaces: None }))
-    }
-
     /// After the last entry: a whiteout beside an entry of the name it hides gives way to it, and a directory among
     /// those becomes opaque, so that it hides what is below as a whole.
     pub(crate) fn absorb_whiteouts(&mut self, steps: &mut Vec<Step>) -> Result<()> {
@@ -403,7 +290,7 @@ impl Planner {
 }
 
 /// A file that no entry of the archive described.
-fn empty_file() -> Inode {
+pub(super) fn empty_file() -> Inode {
     Inode {
         content: Content::Leaf,
         stat: OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 },
