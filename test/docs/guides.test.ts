@@ -1,5 +1,6 @@
 /** The guides are complete: every error code, every option, every page they point to. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -30,6 +31,25 @@ describe('the guides', () => {
     assert.ok(options.length > 20, options.join());
     const missing = options.filter((name) => name !== 'onProgress' && !told.includes(`\`${name}\``));
     assert.deepEqual(missing, []);
+  });
+
+  it('compare with other programs by tests that are there', () => {
+    const named = [...read('docs/comparison.md').matchAll(/`((?:test|crates)\/[^`]+)`/g)].map(
+      (match) => match[1] ?? '',
+    );
+    assert.ok(named.length > 5);
+    assert.deepEqual(
+      named.filter((path) => !existsSync(join(ROOT, path))),
+      [],
+    );
+  });
+
+  it('have a reference that is generated from the declarations', () => {
+    const { status, stdout } = spawnSync(process.execPath, [join(ROOT, 'scripts/api-reference.mjs'), '--print'], {
+      encoding: 'utf8',
+    });
+    assert.equal(status, 0);
+    assert.equal(read('docs/api.md'), stdout, 'run npm run build:types');
   });
 
   it('point to pages and files that are there', () => {
