@@ -10,6 +10,7 @@ mod lower;
 mod options;
 mod receive;
 mod stand_in;
+mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -25,6 +26,8 @@ use crate::{
     registry::{Client, ClientOptions, ResolvedImage},
     store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease},
 };
+
+pub use verify::verify;
 
 pub use options::{PullOptions, PullPolicy, PullResult, Settings};
 

@@ -32,6 +32,7 @@ mod removal;
 mod remove;
 mod trash;
 mod usage;
+mod verify;
 
 pub use cache::GlobalCache;
 pub use images::CachedImage;
@@ -42,6 +43,7 @@ pub use prune::{PruneOptions, PruneReport};
 pub use removal::{Item, ItemKind, Reason};
 pub use remove::RemoveReport;
 pub use usage::Usage;
+pub use verify::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyOptions, VerifyReport};
 
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::publish_tree;

@@ -1,0 +1,295 @@
+//! One layer: looked through, and mended from its blob or removed.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::{ImageError, Result},
+    fs::{Lock, read_if_there, remove_file_if_there},
+    layer::{Halt, LayerIndex, Limits, Source, Unpack, Unpacked, read_links, read_list, unpack},
+    model::{Digest, Hasher},
+    store::{
+        COMPLETE_MARKER, CachedLayerMetadata, GlobalCache, LayerFile, publish_tree, throw_away,
+        verify::{
+            Depth, ProblemKind, Repair, SkipReason,
+            tree::{Difference, Excused, compare_trees, compare_with_index, open},
+        },
+    },
+};
+
+const READ: usize = 256 << 10;
+
+/// A layer under verification.
+pub(super) struct LayerCheck<'a> {
+    pub(super) cache: &'a GlobalCache,
+    pub(super) digest: &'a Digest,
+    /// What the metadata of an image say of it; `None` if no image names it.
+    pub(super) expected: Option<&'a CachedLayerMetadata>,
+    pub(super) depth: Depth,
+    pub(super) halt: &'a Halt,
+}
+
+/// What was found, and what was done.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) problems: Vec<(Difference, Option<Repair>)>,
+    pub(super) skipped: Option<SkipReason>,
+    pub(super) extracted: bool,
+}
+
+impl LayerCheck<'_> {
+    /// Looks through the layer, holding its locks where the cache can be written.
+    pub(super) fn run(&self, repair: bool) -> Result<Findings> {
+        let mut findings = Findings::default();
+        let locks = match self.lock(repair)? {
+            Locks::Held(locks) => Some(locks),
+            Locks::Busy => {
+                findings.skipped = Some(SkipReason::Locked);
+                return Ok(findings);
+            }
+            Locks::NotWanted => None,
+        };
+        let blob = self.look_at_blob()?;
+        let mut tree = self.look_at_tree(&mut findings)?;
+        let mut fresh = None;
+        if self.depth == Depth::Content && tree.is_empty() && self.is_there(LayerFile::Tree) {
+            match (&blob, &locks) {
+                (Blob::Right, Some(_)) => (tree, fresh) = self.compare_with_blob()?,
+                (Blob::Right, None) => findings.skipped = Some(SkipReason::ReadOnly),
+                _ => findings.skipped = Some(SkipReason::NoBlob),
+            }
+        }
+        if let Blob::Wrong(detail) = &blob {
+            let path = self.path(LayerFile::Blob);
+            let done = repair.then(|| remove(&path)).transpose()?.map(|()| Repair::Deleted);
+            let difference = Difference { kind: ProblemKind::DamagedBlob, path, detail: detail.clone() };
+            findings.problems.push((difference, done));
+        }
+        let missing = !self.is_there(LayerFile::Tree) && self.expected.is_some();
+        let done = if repair && (missing || !tree.is_empty()) { self.mend(fresh)? } else { None };
+        findings.extracted = done == Some(Repair::Extracted);
+        if missing {
+            let path = self.path(LayerFile::Tree);
+            let detail = "an image names this layer and there is no tree of it".to_owned();
+            let done = done.filter(|&done| done == Repair::Extracted);
+            findings.problems.push((Difference { kind: ProblemKind::MissingLayer, path, detail }, done));
+        }
+        findings.problems.extend(tree.into_iter().map(|difference| (difference, done)));
+        if !findings.extracted {
+            self.throw_scratch_away(locks.as_deref())?;
+        }
+        Ok(findings)
+    }
+
+    fn lock(&self, repair: bool) -> Result<Locks> {
+        let mut held = Vec::new();
+        for file in [LayerFile::DownloadLock, LayerFile::Lock] {
+            match Lock::try_acquire(&self.path(file)) {
+                Ok(Some(lock)) => held.push(lock),
+                Ok(None) => return Ok(Locks::Busy),
+                // A read-only cache can be looked through all the same.
+                Err(error) if repair => return Err(error),
+                Err(_) => return Ok(Locks::NotWanted),
+            }
+        }
+        Ok(Locks::Held(held))
+    }
+
+    fn look_at_blob(&self) -> Result<Blob> {
+        let path = self.path(LayerFile::Blob);
+        let Ok(there) = fs::symlink_metadata(&path) else { return Ok(Blob::None) };
+        if !there.is_file() {
+            return Ok(Blob::Wrong("it is no regular file".to_owned()));
+        }
+        let size = self.expected.and_then(|layer| layer.size_bytes);
+        if self.depth >= Depth::Size
+            && let Some(size) = size.filter(|&size| size != there.len())
+        {
+            return Ok(Blob::Wrong(format!("it has {} bytes, the manifest says {size}", there.len())));
+        }
+        if self.depth < Depth::Content {
+            return Ok(Blob::NotHashed);
+        }
+        let actual = hash(&path, self.digest, self.halt)?;
+        Ok(if actual == *self.digest { Blob::Right } else { Blob::Wrong(format!("its digest is {actual}")) })
+    }
+
+    /// The tree, its marker, its index and its lists.
+    fn look_at_tree(&self, findings: &mut Findings) -> Result<Vec<Difference>> {
+        let (tree, index_path) = (self.path(LayerFile::Tree), self.path(LayerFile::Index));
+        let one = |kind, path: &Path, detail: &str| {
+            Ok(vec![Difference { kind, path: path.to_owned(), detail: detail.to_owned() }])
+        };
+        match fs::symlink_metadata(&tree) {
+            Err(_) if self.is_there(LayerFile::Index) => {
+                return one(ProblemKind::OrphanIndex, &index_path, "its tree is not there");
+            }
+            Err(_) => return Ok(Vec::new()),
+            Ok(there) if !there.is_dir() => return one(ProblemKind::ForeignTree, &tree, "it is no directory"),
+            Ok(_) => {}
+        }
+        if fs::symlink_metadata(tree.join(COMPLETE_MARKER)).is_err() {
+            return one(ProblemKind::MissingMarker, &tree, "it is not a finished tree: .complete is not there");
+        }
+        if self.depth < Depth::Size {
+            return Ok(Vec::new());
+        }
+        if let Err(error) = self.excused() {
+            return one(ProblemKind::DamagedList, &self.path(LayerFile::ImplicitDirs), &error.to_string());
+        }
+        if !self.is_there(LayerFile::Index) {
+            findings.skipped = Some(SkipReason::NoIndex);
+            return Ok(Vec::new());
+        }
+        let index = match LayerIndex::open(&index_path) {
+            Ok(index) => index,
+            Err(error) => return one(ProblemKind::DamagedIndex, &index_path, &error.to_string()),
+        };
+        let compared = compare_with_index(&tree, &index, self.halt)?;
+        if compared.foreign {
+            findings.skipped = Some(SkipReason::ForeignIndex);
+        }
+        Ok(compared.differences)
+    }
+
+    /// Unpacks the blob beside the tree and compares the two.
+    fn compare_with_blob(&self) -> Result<(Vec<Difference>, Option<Unpacked>)> {
+        let unpacked = match self.unpack() {
+            Ok(unpacked) => unpacked,
+            Err(error) if error.is_aborted() => return Err(error),
+            Err(error) => {
+                let detail = format!("it can't be unpacked: {error}");
+                let path = self.path(LayerFile::Blob);
+                return Ok((vec![Difference { kind: ProblemKind::DamagedBlob, path, detail }], None));
+            }
+        };
+        let (is, must_be) = (self.path(LayerFile::Tree), self.path(LayerFile::Extracting));
+        let mut excused = self.excused()?;
+        excused.directories.extend(unpacked.implicit_directories.iter().cloned());
+        excused.files.extend(unpacked.lower_links.iter().map(|link| link.path.clone()));
+        Ok((compare_trees(&is, &must_be, &excused, self.halt)?, Some(unpacked)))
+    }
+
+    /// Extracts the layer anew if its blob is right, removes it if not. `fresh` is what was unpacked already.
+    fn mend(&self, fresh: Option<Unpacked>) -> Result<Option<Repair>> {
+        let blob = self.path(LayerFile::Blob);
+        let unpacked = match fresh {
+            Some(unpacked) => Some(unpacked),
+            None if !fs::symlink_metadata(&blob).is_ok_and(|file| file.is_file()) => None,
+            None if hash(&blob, self.digest, self.halt)? != *self.digest => {
+                remove(&blob)?;
+                None
+            }
+            None => match self.unpack() {
+                Ok(unpacked) => Some(unpacked),
+                Err(error) if error.is_aborted() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(layer = %self.digest, %error, "a blob that hashes right can't be unpacked");
+                    None
+                }
+            },
+        };
+        if let Some(unpacked) = unpacked {
+            publish_tree(self.cache, self.digest, &unpacked)?;
+            return Ok(Some(Repair::Extracted));
+        }
+        for file in [LayerFile::Index, LayerFile::ImplicitDirs, LayerFile::LowerLinks] {
+            remove(&self.path(file))?;
+        }
+        throw_away(&self.path(LayerFile::Tree))?;
+        Ok(Some(Repair::Deleted))
+    }
+
+    fn unpack(&self) -> Result<Unpacked> {
+        let scratch = self.path(LayerFile::Extracting);
+        throw_away(&scratch)?;
+        let made = fs::DirBuilder::new().mode(0o700).create(&scratch);
+        made.map_err(|error| ImageError::io("create", &scratch, error))?;
+        let blob = self.path(LayerFile::Blob);
+        let diff_id = self.expected.and_then(|layer| Digest::parse(&layer.diff_id).ok());
+        // It was within its limits when it was pulled, whatever they were.
+        let limits = Limits { layer_bytes: None, file_bytes: None, entries: None, depth: None };
+        let how = Unpack { diff_id, limits, halt: self.halt.clone(), ..Unpack::default() };
+        unpack(BlobSource { file: open(&blob)?, path: blob, halt: self.halt.clone() }, &scratch, how)
+    }
+
+    fn throw_scratch_away(&self, locks: Option<&[Lock]>) -> Result<()> {
+        // Without its locks it is somebody else's.
+        if locks.is_some() { throw_away(&self.path(LayerFile::Extracting)) } else { Ok(()) }
+    }
+
+    /// What depends on lower layers, from the lists beside the tree.
+    fn excused(&self) -> Result<Excused> {
+        let mut excused = Excused::default();
+        let path = self.path(LayerFile::ImplicitDirs);
+        if let Some(bytes) = read_if_there(&path)? {
+            excused.directories.extend(read_list(&bytes, &path.display().to_string())?);
+        }
+        let path = self.path(LayerFile::LowerLinks);
+        if let Some(bytes) = read_if_there(&path)? {
+            let links = read_links(&bytes, &path.display().to_string())?;
+            excused.files.extend(links.into_iter().map(|link| link.path));
+        }
+        Ok(excused)
+    }
+
+    fn is_there(&self, file: LayerFile) -> bool {
+        fs::symlink_metadata(self.path(file)).is_ok()
+    }
+
+    fn path(&self, file: LayerFile) -> PathBuf {
+        self.cache.layer(self.digest, file)
+    }
+}
+
+enum Locks {
+    Held(Vec<Lock>),
+    Busy,
+    NotWanted,
+}
+
+enum Blob {
+    None,
+    NotHashed,
+    Right,
+    Wrong(String),
+}
+
+struct BlobSource {
+    file: File,
+    path: PathBuf,
+    halt: Halt,
+}
+
+impl Source for BlobSource {
+    fn next_piece(&mut self) -> Result<Option<Bytes>> {
+        self.halt.check()?;
+        let mut bytes = vec![0; READ];
+        let length = self.file.read(&mut bytes).map_err(|error| ImageError::io("read", &self.path, error))?;
+        bytes.truncate(length);
+        Ok((length > 0).then(|| bytes.into()))
+    }
+}
+
+fn hash(path: &Path, digest: &Digest, halt: &Halt) -> Result<Digest> {
+    let mut source = BlobSource { file: open(path)?, path: path.to_owned(), halt: halt.clone() };
+    let mut hasher = Hasher::new(digest.algorithm());
+    while let Some(bytes) = source.next_piece()? {
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finish())
+}
+
+/// Removes a file, or whatever is in its place.
+fn remove(path: &Path) -> Result<()> {
+    match remove_file_if_there(path) {
+        Ok(_) => Ok(()),
+        Err(error) => throw_away(path).map_err(|_| error),
+    }
+}

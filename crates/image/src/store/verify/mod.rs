@@ -1,0 +1,161 @@
+//! Looks a cache through for damage, and mends it: each layer by itself, under its locks, so that images that are whole
+//! stay usable and other processes go on.
+//!
+//! What is found wrong is extracted anew from its blob where the blob is right, and removed where not, so that the next
+//! pull brings it in. An extracted tree still has to be fitted to the layers below it; `pull` does that.
+
+mod image;
+mod layer;
+mod report;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    error::Result,
+    fs::{Lock, remove_file_if_there},
+    layer::Halt,
+    model::Digest,
+    store::{
+        CachedLayerMetadata, GlobalCache, LayerFile,
+        inventory::{ImageFile, Inventory},
+    },
+};
+
+pub use report::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyReport};
+
+use layer::LayerCheck;
+
+/// How to look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VerifyOptions {
+    /// How thoroughly.
+    pub depth: Depth,
+    /// Mend what is wrong.
+    pub repair: bool,
+}
+
+impl GlobalCache {
+    /// Looks the cache through. Extracted layers are not fitted to lower ones yet.
+    pub(crate) fn look_through(&self, options: VerifyOptions, halt: &Halt) -> Result<VerifyReport> {
+        let inventory = Inventory::read(self)?;
+        if options.repair && !inventory.images.is_empty() {
+            self.prepare()?;
+        }
+        let mut report = VerifyReport {
+            depth: options.depth,
+            ok: true,
+            images: inventory.images.len() as u64,
+            layers: 0,
+            problems: Vec::new(),
+            skipped: Vec::new(),
+            extracted: Vec::new(),
+        };
+        let named = named_layers(&inventory);
+        let has_content = |digest: &Digest| {
+            let files = inventory.layers.get(digest).into_iter().flatten();
+            files.into_iter().any(|file| {
+                matches!(file, LayerFile::Blob | LayerFile::Tree | LayerFile::Index | LayerFile::ImplicitDirs)
+            })
+        };
+        let mut digests: BTreeSet<&Digest> = inventory.layers.keys().filter(|digest| has_content(digest)).collect();
+        digests.extend(named.keys());
+        report.layers = digests.len() as u64;
+        let mut gone = BTreeSet::new();
+        for digest in digests {
+            halt.check()?;
+            let users = named.get(digest);
+            let expected = users.map(|users| users.expected);
+            let check = LayerCheck { cache: self, digest, expected, depth: options.depth, halt };
+            let findings = check.run(options.repair)?;
+            let images = users.map(|users| users.images.clone()).unwrap_or_default();
+            let problems = findings.problems.into_iter().map(|(difference, repaired)| Problem {
+                kind: difference.kind,
+                path: difference.path.to_string_lossy().into_owned(),
+                layer: Some(digest.clone()),
+                images: images.clone(),
+                detail: difference.detail,
+                repaired,
+            });
+            report.problems.extend(problems);
+            report.skipped.extend(findings.skipped.map(|reason| Skipped { layer: digest.clone(), reason }));
+            if findings.extracted {
+                report.extracted.push(digest.clone());
+            }
+            if options.repair && !self.is_extracted(digest) {
+                gone.insert(digest.clone());
+            }
+        }
+        for image in &inventory.images {
+            self.look_at_image(image, &gone, options.repair, &mut report)?;
+        }
+        report.ok = report.problems.iter().all(|problem| problem.repaired.is_some());
+        Ok(report)
+    }
+
+    /// Metadata that are damaged, or that name a layer that is gone for good, go.
+    fn look_at_image(
+        &self,
+        image: &ImageFile,
+        gone: &BTreeSet<Digest>,
+        repair: bool,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let wrong = match &image.metadata {
+            None => Some((ProblemKind::DamagedMetadata, "it can't be read".to_owned())),
+            Some(metadata) => image::contradiction(metadata).map(|detail| (ProblemKind::WrongMetadata, detail)),
+        };
+        let mut layers = image.metadata.iter().flat_map(|metadata| &metadata.layers);
+        let incomplete = layers.any(|layer| gone.contains(&layer.digest));
+        let removed = if repair && (wrong.is_some() || incomplete) { forget(image)? } else { false };
+        let name = name_of(image);
+        if removed && incomplete {
+            for problem in report.problems.iter_mut().filter(|problem| problem.images.contains(&name)) {
+                problem.repaired.get_or_insert(Repair::Deleted);
+            }
+        }
+        report.problems.extend(wrong.map(|(kind, detail)| Problem {
+            kind,
+            path: image.path.to_string_lossy().into_owned(),
+            layer: None,
+            images: vec![name],
+            detail,
+            repaired: removed.then_some(Repair::Deleted),
+        }));
+        Ok(())
+    }
+}
+
+struct Users<'a> {
+    expected: &'a CachedLayerMetadata,
+    images: Vec<String>,
+}
+
+fn named_layers(inventory: &Inventory) -> BTreeMap<Digest, Users<'_>> {
+    let mut named: BTreeMap<Digest, Users<'_>> = BTreeMap::new();
+    for image in &inventory.images {
+        // What wrong metadata name is nobody's need.
+        let metadata = image.metadata.as_ref().filter(|metadata| image::contradiction(metadata).is_none());
+        for layer in metadata.into_iter().flat_map(|metadata| &metadata.layers) {
+            let users =
+                named.entry(layer.digest.clone()).or_insert_with(|| Users { expected: layer, images: Vec::new() });
+            if !users.images.contains(&name_of(image)) {
+                users.images.push(name_of(image));
+            }
+        }
+    }
+    named
+}
+
+fn name_of(image: &ImageFile) -> String {
+    let reference = image.metadata.as_ref().and_then(|metadata| metadata.reference.clone());
+    reference.unwrap_or_else(|| image.key.clone())
+}
+
+/// Removes an image's metadata unless it is being pulled.
+fn forget(image: &ImageFile) -> Result<bool> {
+    match Lock::try_acquire(&image.path.with_extension("lock"))? {
+        Some(_lock) => remove_file_if_there(&image.path),
+        None => Ok(false),
+    }
+}
