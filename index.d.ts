@@ -180,6 +180,165 @@ declare class Reference {
     toJSON(): string;
 }
 
+/** An image of the cache. */
+interface CachedImage {
+    /** Canonical reference; `null` where the Rust crate pulled it, which does not write it down. */
+    reference: string | null;
+    /** Name of its metadata file without `.json`. */
+    key: string;
+    /** Platform of the manifest; `null` where the Rust crate pulled it. */
+    platform: Platform | null;
+    /** Digest of the platform's manifest. */
+    manifestDigest: string;
+    /** Digests of its layers, bottom first. */
+    layerDigests: string[];
+    /** Length of its blobs in bytes, each layer once; `null` where the metadata lack it. */
+    compressedBytes: number | null;
+    /** When it was pulled, in milliseconds since 1970; `null` where the Rust crate pulled it. */
+    pulledAt: number | null;
+    /** When it was last used, in milliseconds since 1970, to the hour. */
+    lastUsedAt: number;
+    /** True if all its layers are there, so that it is a hit. */
+    complete: boolean;
+}
+/** Allocated bytes on the disk. What images share counts once, and so does a file with several names. */
+interface Usage {
+    /** All of it: the sum of the seven parts that follow. */
+    bytes: number;
+    /** Compressed blobs. */
+    blobBytes: number;
+    /** Finished trees. */
+    treeBytes: number;
+    /** Sidecar indexes and lists of what depends on lower layers. */
+    indexBytes: number;
+    /** Unfinished downloads. */
+    partialBytes: number;
+    /** What crashes left, and what is being made or removed right now. */
+    leftoverBytes: number;
+    /** Metadata of images, and locks. */
+    metadataBytes: number;
+    /** Files that are none of the cache's own; they are never touched. */
+    foreignBytes: number;
+    /** What belongs to layers that no image names: contained in the parts above. */
+    unreferencedBytes: number;
+    /** Number of images. */
+    images: number;
+    /** Number of finished trees. */
+    layers: number;
+}
+/** Something that went from the cache, or stayed although it should have gone. */
+interface RemovedItem {
+    /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
+    kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
+    /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
+    name: string;
+    /** Allocated bytes. */
+    bytes: number;
+    /**
+     * Why it went: `requested` by name, `unused` for longer than `olderThan`, `beyond-keep`, `over-budget` of `maxBytes`,
+     * `damaged` metadata, `unreferenced` by any image, `extracted` so that its blob is not needed, `abandoned` by whoever
+     * made it. Or why it stayed: `locked` by a process at work on it, `leased`, or a `pull-under-way` that does not say
+     * which layers it needs.
+     */
+    reason: 'requested' | 'unused' | 'beyond-keep' | 'over-budget' | 'damaged' | 'unreferenced' | 'extracted' | 'abandoned' | 'locked' | 'leased' | 'pull-under-way';
+}
+/** What came of `remove()`. */
+interface RemoveReport {
+    /** True if the reference was there. */
+    found: boolean;
+    /** What went. */
+    removed: RemovedItem[];
+    /** What stayed because it is in use. */
+    kept: RemovedItem[];
+    /** Allocated bytes of what went. */
+    freedBytes: number;
+}
+/** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
+interface PruneOptions {
+    /**
+     * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
+     * Default: no image goes for its rank, none is exempt.
+     */
+    keep?: number | (string | Reference)[];
+    /** Images last used longer ago than so many milliseconds go. Last use is known to the hour. Default: none. */
+    olderThan?: number;
+    /** The images least recently used go until the cache has no more allocated bytes than this. Default: no bound. */
+    maxBytes?: number;
+    /** Unfinished downloads: `true` all go, `false` none; default: those untouched for a week. */
+    partials?: boolean;
+    /** Blobs of layers whose tree is there go; a repair then has to download them again. Default false. */
+    blobs?: boolean;
+    /** Only tell what would go. Default false. */
+    dryRun?: boolean;
+}
+/** What came of `prune()`. */
+interface PruneReport {
+    /** True if nothing was removed and `removed` says what would be. */
+    dryRun: boolean;
+    /** What went: images first, the one least recently used first. */
+    removed: RemovedItem[];
+    /** What should have gone and stayed because it is in use. */
+    kept: RemovedItem[];
+    /** Allocated bytes of what went. */
+    freedBytes: number;
+    /** Allocated bytes of what is left. */
+    remainingBytes: number;
+}
+/** How a cache is looked through. */
+interface VerifyOptions {
+    /**
+     * `'marker'`: metadata agree with themselves, trees and their markers are there. `'size'` (default): also every file of
+     * every tree, in the length the index says, and the length of blobs. `'content'`: also the digests of blobs, and every
+     * tree byte by byte against what its blob unpacks to.
+     */
+    depth?: 'marker' | 'size' | 'content';
+    /**
+     * Mend what is wrong: a layer is extracted again from its blob where the blob is right; where not, it is removed with
+     * the metadata that name it, and the next pull brings it in. Default false.
+     */
+    repair?: boolean;
+    /** Stops it; the promise rejects with the signal's reason. */
+    signal?: AbortSignal;
+}
+/** Something that is wrong in a cache. */
+interface Problem {
+    /** What is wrong. */
+    kind: 'damaged-metadata' | 'wrong-metadata' | 'missing-layer' | 'foreign-tree' | 'missing-marker' | 'orphan-index' | 'damaged-index' | 'damaged-list' | 'damaged-blob' | 'missing-file' | 'wrong-file' | 'extra-file';
+    /** Where: an absolute path. */
+    path: string;
+    /** Digest of the layer it belongs to. */
+    layer?: string;
+    /** The images that need it, by reference or key. */
+    images: string[];
+    /** What was expected and what is there, in words. */
+    detail: string;
+    /** What was done: the layer was `extracted` anew, what was damaged was `deleted`, or (`null`) nothing. */
+    repaired: 'extracted' | 'deleted' | null;
+}
+/** What `verify()` found. Of one tree at most 16 differences are told. */
+interface VerifyReport {
+    /** How thorough it was. */
+    depth: 'marker' | 'size' | 'content';
+    /** True if nothing is wrong, or nothing any more. */
+    ok: boolean;
+    /** Images looked at. */
+    images: number;
+    /** Layers looked at. */
+    layers: number;
+    /** What is wrong, or was. */
+    problems: Problem[];
+    /** Layers that could not be looked at as thoroughly: no problem by itself. */
+    skipped: {
+        layer: string;
+        reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'read-only';
+    }[];
+}
+/** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */
+interface Lease {
+    /** Gives the layers back. Doing so twice is no harm. */
+    release(): void;
+}
+
 /** What the cache remembers of a pulled image. Files the Rust crate wrote lack what is optional here. */
 interface CachedImageMetadata {
     /** Digest of the platform's manifest, as served. */
@@ -276,6 +435,44 @@ declare class GlobalCache {
     writeImageMetadata(reference: string | Reference, metadata: CachedImageMetadata, platform?: Platform | string): Promise<void>;
     /** Forgets a reference; its layers stay. Says whether it was there. */
     deleteImageMetadata(reference: string | Reference, platform?: Platform | string): Promise<boolean>;
+    /**
+     * The images, those used last first. Damaged metadata are left out: {@link verify} tells of them.
+     *
+     * @throws {@link ImageError} `ERR_IO` if the directory can't be read, `ERR_CACHE` if a link was planted in it; so do all
+     * methods from here on.
+     */
+    images(): Promise<CachedImage[]>;
+    /** How much room the cache takes and what for, in allocated bytes. Takes no lock and changes nothing. */
+    usage(): Promise<Usage>;
+    /**
+     * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
+     * or holds a lease of stays and is told in `kept`.
+     *
+     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
+     * the same.
+     */
+    remove(reference: string | Reference): Promise<RemoveReport>;
+    /**
+     * Makes room, without harm to other processes at work in the same cache, and tells what went and why.
+     *
+     * ```ts
+     * await cache.prune({ olderThan: 30 * 24 * 3_600_000, maxBytes: 20 * 2 ** 30 });
+     * ```
+     * @throws {@link ImageError} `ERR_INVALID_REFERENCE` in `keep`; `ERR_LOCK_TIMEOUT` as in {@link remove}.
+     */
+    prune(options?: PruneOptions): Promise<PruneReport>;
+    /**
+     * Looks for damage and, with `repair`, mends it. Images that are whole stay usable meanwhile; layers that a process is at
+     * work on are skipped. Damage is told in the report, it is no error.
+     */
+    verify(options?: VerifyOptions): Promise<VerifyReport>;
+    /**
+     * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
+     * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
+     *
+     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+     */
+    lease(digests: string[]): Promise<Lease>;
 }
 
 /** A credential for one registry: name and password, a bearer token the registry takes, or none. */
@@ -604,4 +801,4 @@ declare class Registry {
 declare function pull(reference: string | Reference, options?: RegistryOptions & PullOptions): Pull;
 
 export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, pull, readStat };
-export type { CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Limits, Platform, Pull, PullOptions, PullProgress, PullResult, RegistryAuth, RegistryOptions, ResolvedImage };
+export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };

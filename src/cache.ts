@@ -5,8 +5,20 @@ import type { NativeCache } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
 import { absolute, defaultCacheDirectory } from './options.js';
 import { type Platform, platformJson } from './platform.js';
-import type { ImageConfig, LayerReport } from './pull.js';
+import { type ImageConfig, type LayerReport, runTask } from './pull.js';
 import { type Reference, referenceText } from './reference.js';
+import {
+  type CachedImage,
+  type Lease,
+  type PruneOptions,
+  type PruneReport,
+  pruneText,
+  type RemoveReport,
+  type Usage,
+  type VerifyOptions,
+  type VerifyReport,
+  verifyText,
+} from './room.js';
 
 /** What the cache remembers of a pulled image. Files the Rust crate wrote lack what is optional here. */
 export interface CachedImageMetadata {
@@ -141,10 +153,7 @@ export class GlobalCache {
 
   /** True if all these layers' trees are there and whole. */
   allLayersExtracted(digests: string[]): boolean {
-    if (!Array.isArray(digests)) throw wrongType('digests', 'an Array of strings', digests);
-    digests.forEach((digest, at) => {
-      if (typeof digest !== 'string') throw wrongType(`digests[${at}]`, 'of type string', digest);
-    });
+    checkDigests(digests);
     return unwrap(this.#native.allExtracted(digests));
   }
 
@@ -170,8 +179,79 @@ export class GlobalCache {
     return unwrap(await this.#native.deleteMetadata(referenceText(reference), platformJson(platform, 'platform')));
   }
 
+  /**
+   * The images, those used last first. Damaged metadata are left out: {@link verify} tells of them.
+   *
+   * @throws {@link ImageError} `ERR_IO` if the directory can't be read, `ERR_CACHE` if a link was planted in it; so do all
+   * methods from here on.
+   */
+  async images(): Promise<CachedImage[]> {
+    return unwrap(await this.#native.images());
+  }
+
+  /** How much room the cache takes and what for, in allocated bytes. Takes no lock and changes nothing. */
+  async usage(): Promise<Usage> {
+    return unwrap(await this.#native.usage());
+  }
+
+  /**
+   * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
+   * or holds a lease of stays and is told in `kept`.
+   *
+   * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
+   * the same.
+   */
+  async remove(reference: string | Reference): Promise<RemoveReport> {
+    return unwrap(await this.#native.remove(referenceText(reference)));
+  }
+
+  /**
+   * Makes room, without harm to other processes at work in the same cache, and tells what went and why.
+   *
+   * ```ts
+   * await cache.prune({ olderThan: 30 * 24 * 3_600_000, maxBytes: 20 * 2 ** 30 });
+   * ```
+   * @throws {@link ImageError} `ERR_INVALID_REFERENCE` in `keep`; `ERR_LOCK_TIMEOUT` as in {@link remove}.
+   */
+  async prune(options: PruneOptions = {}): Promise<PruneReport> {
+    return unwrap(await this.#native.prune(pruneText(options)));
+  }
+
+  /**
+   * Looks for damage and, with `repair`, mends it. Images that are whole stay usable meanwhile; layers that a process is at
+   * work on are skipped. Damage is told in the report, it is no error.
+   */
+  async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    const text = verifyText(options);
+    return runTask<VerifyReport>(() => this.#native.verify(text), options.signal, undefined).result;
+  }
+
+  /**
+   * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
+   * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
+   *
+   * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+   */
+  async lease(digests: string[]): Promise<Lease> {
+    checkDigests(digests);
+    const lease = this.#native.lease();
+    unwrap(await lease.take(digests));
+    return {
+      release: () => {
+        unwrap(lease.release());
+      },
+    };
+  }
+
   #layer(digest: string, kind: string): string {
     if (typeof digest !== 'string') throw wrongType('digest', 'of type string', digest);
     return unwrap(this.#native.layerPath(digest, kind));
   }
+}
+
+function checkDigests(digests: unknown): void {
+  if (!Array.isArray(digests)) throw wrongType('digests', 'an Array of strings', digests);
+  digests.forEach((digest, at) => {
+    if (typeof digest !== 'string') throw wrongType(`digests[${at}]`, 'of type string', digest);
+  });
 }

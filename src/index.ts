@@ -17,3 +17,15 @@ export type { PullProgress } from './progress.js';
 export type { ImageConfig, LayerReport, Pull, PullResult } from './pull.js';
 export { Reference } from './reference.js';
 export { pull, Registry, type ResolvedImage } from './registry.js';
+export type {
+  CachedImage,
+  Lease,
+  Problem,
+  PruneOptions,
+  PruneReport,
+  RemovedItem,
+  RemoveReport,
+  Usage,
+  VerifyOptions,
+  VerifyReport,
+} from './room.js';

@@ -151,11 +151,13 @@ export function absolute(directory: unknown, name: string): string {
   return resolve(directory);
 }
 
-function checkObject(value: unknown, name: string): void {
+/** @internal An object, or a `TypeError`. */
+export function checkObject(value: unknown, name: string): void {
   if (typeof value !== 'object' || value === null) throw wrongType(name, 'of type object', value);
 }
 
-function checkBoolean(value: unknown, name: string): boolean | undefined {
+/** @internal A boolean or nothing, or a `TypeError`. */
+export function checkBoolean(value: unknown, name: string): boolean | undefined {
   if (value === undefined || typeof value === 'boolean') return value;
   throw wrongType(name, 'of type boolean', value);
 }
@@ -170,7 +172,8 @@ function checkStrings(values: unknown, name: string): string[] {
   return values.map((value, at) => checkString(value ?? null, `${name}[${at}]`) ?? '');
 }
 
-function checkCount(value: unknown, name: string, least = 1): number | undefined {
+/** @internal A whole number or nothing, or a `TypeError`. */
+export function checkCount(value: unknown, name: string, least = 1): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value;
   throw wrongType(name, `a whole number of at least ${least}`, value);

@@ -6,6 +6,11 @@ export class Usage extends Error {
   readonly code = 'ERR_USAGE';
 }
 
+/** The command did its work, and what it found is bad. Its answer has been printed. */
+export class Found extends Error {
+  readonly code = 'ERR_FOUND';
+}
+
 /** Ctrl-C. */
 export class Interrupted extends Error {
   readonly code = 'ERR_INTERRUPTED';

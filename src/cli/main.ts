@@ -3,8 +3,11 @@
 import { Command, CommanderError } from 'commander';
 import { ImageError } from '../errors.js';
 import { addCacheCommands } from './cache-commands.js';
-import { Interrupted, report, Usage } from './failure.js';
+import { addCompletion } from './completion.js';
+import { Found, Interrupted, report, Usage } from './failure.js';
 import { addPull } from './pull.js';
+import { addRoom } from './room.js';
+import { addVerify } from './verify.js';
 import { version } from './version.js';
 
 /** Runs the program and answers with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
@@ -17,16 +20,20 @@ export async function run(argv: readonly string[]): Promise<number> {
     .configureOutput({ outputError: () => undefined })
     .addHelpText(
       'after',
-      '\nExamples:\n  $ microsandbox-image pull alpine:3.20\n  $ microsandbox-image pull --json ghcr.io/org/app\n',
+      '\nExamples:\n  $ microsandbox-image pull alpine:3.20\n  $ microsandbox-image pull --json ghcr.io/org/app\n  $ microsandbox-image prune --older-than 30d\n',
     );
   addPull(program);
   addCacheCommands(program);
+  addRoom(program);
+  addVerify(program);
+  addCompletion(program);
   const json = argv.includes('--json');
   try {
     await program.parseAsync(argv, { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return usageExit(error, json);
+    if (error instanceof Found && json) return 1;
     if (error instanceof Interrupted) return report(error, json, 130);
     if (error instanceof Usage || error instanceof TypeError) return report(error, json, 2);
     if (error instanceof ImageError && /^ERR_INVALID_(REFERENCE|OPTION|DIGEST)$/.test(error.code))

@@ -17,6 +17,18 @@ export declare class NativeCache {
   writeMetadata(reference: string, platform: string | undefined | null, metadata: string): Promise<string>
   /** Deletes a reference's metadata. */
   deleteMetadata(reference: string, platform?: string | undefined | null): Promise<string>
+  /** The images. */
+  images(): Promise<string>
+  /** How much room the cache takes. */
+  usage(): Promise<string>
+  /** Removes a reference and what only it needs. */
+  remove(reference: string): Promise<string>
+  /** Removes what the options name. */
+  prune(options: string): Promise<string>
+  /** Starts looking for damage. */
+  verify(options: string): NativeTask
+  /** A lease that is not taken yet. */
+  lease(): NativeLease
 }
 
 /** An open index. */
@@ -33,6 +45,14 @@ export declare class NativeLayerIndex {
   hardLinks(inode: string): string
   /** Gives the map back. */
   close(): void
+}
+
+/** Layers that stay as long as this is not released. */
+export declare class NativeLease {
+  /** Takes it. */
+  take(digests: Array<string>): Promise<string>
+  /** Gives it back. */
+  release(): string
 }
 
 /** A client, made once and used for many pulls. */

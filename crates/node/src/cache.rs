@@ -103,6 +103,12 @@ impl NativeCache {
     }
 }
 
+impl NativeCache {
+    pub(crate) fn cache(&self) -> &GlobalCache {
+        &self.0
+    }
+}
+
 fn parse(reference: &str, platform: Option<String>) -> Result<(Reference, Platform)> {
     let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
     Ok((Reference::parse(reference)?, platform.unwrap_or_default()))

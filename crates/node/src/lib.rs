@@ -11,6 +11,7 @@ mod layer_index;
 mod model;
 mod outcome;
 mod registry;
+mod room;
 mod runtime;
 mod task;
 mod types;

@@ -16,7 +16,7 @@ use crate::{
     fs::{Lock, remove_file_if_there, remove_tree},
     model::Digest,
     store::{
-        GlobalCache, LayerFile,
+        CachedImageMetadata, GlobalCache, LayerFile,
         inventory::{ImageFile, Inventory},
         lease::Leased,
         measure::Sizes,
@@ -105,13 +105,16 @@ impl<'a> Removal<'a> {
         Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
     }
 
-    /// Why an image can't go; `None` if it can.
+    /// Why an image can't go; `None` if it can. It is leased if all its layers are.
     pub(super) fn image_in_use(&self, image: &ImageFile) -> Option<Reason> {
-        let layers = image.metadata.iter().flat_map(|metadata| &metadata.layers);
+        let leased = |metadata: &CachedImageMetadata| {
+            let mut layers = metadata.layers.iter();
+            !metadata.layers.is_empty() && layers.all(|layer| self.leased.layers.contains(&layer.digest))
+        };
         if self.busy.contains(&image.key) {
             Some(Reason::Locked)
         } else {
-            layers.into_iter().any(|layer| self.leased.layers.contains(&layer.digest)).then_some(Reason::Leased)
+            image.metadata.as_ref().is_some_and(leased).then_some(Reason::Leased)
         }
     }
 
