@@ -1,13 +1,14 @@
 // Packs what `npm install` takes: the main package, and one package for each target whose addon was built.
 //
 //   node scripts/pack.mjs --destination DIR     the targets that are there; installs without a registry
-//   node scripts/pack.mjs --destination DIR --all-targets     for a release: fails unless every target was built
+//   node scripts/pack.mjs --destination DIR --all-targets     for a release: fails unless every target was built, for the oldest glibc
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { loadsOnOldest, neededGlibc, OLDEST } from './pack/glibc.mjs';
 import { stageMain, stageTarget } from './pack/stage.mjs';
 import { targets } from './pack/targets.mjs';
 
@@ -31,6 +32,15 @@ if (built.length === 0 || !existsSync(join(root, 'dist/index.js'))) {
 if (values['all-targets'] && missing.length > 0) {
   console.error(`error: not built: ${missing.join(', ')}`);
   process.exit(1);
+}
+
+for (const target of built.filter(({ path }) => !loadsOnOldest(path))) {
+  const message = `${target.name} needs glibc ${neededGlibc(target.path)}; releases are built for ${OLDEST} (napi build --use-napi-cross)`;
+  if (values['all-targets']) {
+    console.error(`error: ${message}`);
+    process.exit(1);
+  }
+  console.log(`for this machine and newer ones: ${message}`);
 }
 
 mkdirSync(destination, { recursive: true });

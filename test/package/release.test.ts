@@ -1,0 +1,57 @@
+/** What a release asks for, and what of it can be seen on one machine. */
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { ROOT } from '../support/installed.js';
+import { run } from '../support/programs.js';
+import { scratch } from '../support/scratch.js';
+
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+const { napi } = JSON.parse(read('package.json')) as { napi: { targets: string[] } };
+
+describe('a release', () => {
+  it('is refused while a target is not built', async (t) => {
+    const built = readdirSync(ROOT).filter((name) => name.endsWith('.node'));
+    if (built.length === napi.targets.length) {
+      t.skip('all targets are built here');
+      return;
+    }
+    const destination = join(scratch('release'), 'packs');
+    const pack = [join(ROOT, 'scripts/pack.mjs'), '--destination', destination, '--all-targets'];
+    const { code, stderr } = await run(process.execPath, pack);
+    assert.equal(code, 1);
+    assert.match(stderr, /^error: not built: /);
+    assert.ok(!existsSync(destination));
+  });
+
+  it('says which glibc an addon needs, by the newest version its symbols name', async () => {
+    const glibc = (await import(join(ROOT, 'scripts/pack/glibc.mjs'))) as {
+      neededGlibc(path: string): string | undefined;
+      loadsOnOldest(path: string): boolean;
+    };
+    const file = join(scratch('glibc'), 'addon.node');
+    for (const [symbols, needed, loads] of [
+      ['GLIBC_2.4\0GLIBC_2.28\0GLIBC_2.17', '2.28', true],
+      ['GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9', '2.34', false],
+      ['no versions', undefined, true],
+    ] as const) {
+      writeFileSync(file, symbols);
+      assert.equal(glibc.neededGlibc(file), needed);
+      assert.equal(glibc.loadsOnOldest(file), loads);
+    }
+  });
+
+  it('has an addon, a loader and a workflow for each target, under one name', () => {
+    const names = napi.targets.map((triple) => {
+      const [machine, vendor, , libc] = triple.split('-');
+      const cpu = machine === 'x86_64' ? 'x64' : 'arm64';
+      return vendor === 'apple' ? `darwin-${cpu}` : `linux-${cpu}-${libc ?? ''}`;
+    });
+    for (const [at, name] of names.entries()) {
+      assert.ok(read('src/native/addons.ts').includes(`require('microsandbox-image-${name}')`), name);
+      assert.ok(read('.github/workflows/build.yml').includes(`name: ${name},`), name);
+      assert.ok(read('.github/workflows/build.yml').includes(`target: ${napi.targets[at] ?? ''},`), name);
+    }
+  });
+});
