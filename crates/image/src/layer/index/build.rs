@@ -13,8 +13,16 @@ use crate::layer::{
 const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
-/// Builds the index; `None` where the format can't hold the tree (a path of 64 KiB, a pool of 4 GiB).
+/// Bytes of paths in an index. Real ones have a hundredth of it; a hostile layer of deep directories could have more
+/// than fits in memory.
+const MOST_PATH_BYTES: usize = 512 << 20;
+
+/// Builds the index; `None` where the format can't hold the tree (a path of 64 KiB) or its paths are too long in all.
 pub(crate) fn build(tree: &Tree) -> Option<Vec<u8>> {
+    let listed = tree.entries().filter(|&id| tree.inode(id).is_directory() || tree.inode(id).links > 1);
+    if listed.map(|id| tree.path_length(id)).sum::<usize>() > MOST_PATH_BYTES {
+        return None;
+    }
     let path_of = |id| Some(tree.path(id)).filter(|path| path.len() <= usize::from(u16::MAX)).map(|path| (path, id));
     let directories = tree.entries().filter(|&id| tree.inode(id).is_directory()).map(path_of);
     let mut directories = directories.collect::<Option<Vec<(Vec<u8>, EntryId)>>>()?;

@@ -5,6 +5,8 @@
 
 mod build;
 mod read;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub(crate) use build::{Patch, build, patch};

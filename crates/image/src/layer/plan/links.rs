@@ -129,6 +129,7 @@ impl Planner {
         let entry = self.tree.add_entry(parent, &name, inode);
         steps.push(Step::MakeFile { entry, content: Box::default() });
         let target = resolve::lexical(&link.target);
+        self.keep_text(self.tree.path_length(entry) + target.len(), &link.path)?;
         Ok(Some(WaitingLink { path: self.tree.path(entry), target, displaces: None }))
     }
 }

@@ -12,4 +12,6 @@ mod tree;
 mod whiteout;
 
 pub(crate) use place::{Planner, Step};
+#[cfg(test)]
+pub(crate) use tree::{Content, Inode};
 pub(crate) use tree::{EntryId, ROOT, Tree};

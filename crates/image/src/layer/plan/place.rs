@@ -34,7 +34,8 @@ pub(crate) enum Step {
 /// The longest target of a symbolic link that Linux allows.
 const LONGEST_TARGET: usize = 4095;
 
-/// Bytes of link targets that are kept in memory for a layer.
+/// Bytes that are kept in memory for a layer: targets of links, paths of directories that no entry described. A short
+/// name behind a link can stand for a path of 32 KiB, so their number alone bounds nothing.
 const MOST_TEXT: usize = 256 << 20;
 
 /// Decides where entries go.
@@ -141,7 +142,7 @@ impl Planner {
     pub(super) fn keep_text(&mut self, bytes: usize, path: &[u8]) -> Result<()> {
         self.kept_text += bytes;
         if self.kept_text > MOST_TEXT {
-            return Err(unusable(path, "the targets of the layer's links take more than 256 MiB"));
+            return Err(unusable(path, "the paths and targets to be remembered for the layer take more than 256 MiB"));
         }
         Ok(())
     }
@@ -186,6 +187,7 @@ impl Planner {
                 implicit: true,
             });
             parent = self.tree.add_entry(parent, &name, inode);
+            self.keep_text(self.tree.path_length(parent), path)?;
             steps.push(Step::MakeDirectory(parent));
         }
         Ok(parent)

@@ -234,6 +234,16 @@ impl Tree {
         names.join(&b'/')
     }
 
+    /// How long [`path`](Self::path) is.
+    pub(crate) fn path_length(&self, mut id: EntryId) -> usize {
+        let mut length = 0;
+        while id != ROOT {
+            length += self.name(id).len() + 1;
+            id = self.parent(id);
+        }
+        length.saturating_sub(1)
+    }
+
     fn hash(&self, parent: EntryId, name: &[u8]) -> u64 {
         self.hasher.hash_one((parent.0, name))
     }
