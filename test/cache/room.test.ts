@@ -233,6 +233,19 @@ describe('verifying', () => {
     assert.equal(readFileSync(join(healed.layers[1]!, 'etc/a'), 'utf8').length, 20_000);
   });
 
+  it('is not needed where a pull takes a damaged layer: it is extracted again without force', async (t) => {
+    const { server, registry, cache } = await filled(t);
+    const { layers, layerDigests } = registry.pullCached(server.reference('a:1'))!;
+    truncateSync(join(layers[1]!, 'etc/a'), 5);
+    truncateSync(cache.layerIndexPath(layerDigests[0]!), 40);
+    await registry.pull(server.reference('a:1'), { policy: 'always' });
+    assert.equal(readFileSync(join(layers[1]!, 'etc/a'), 'utf8').length, 20_000);
+    for (const digest of layerDigests) {
+      assert.equal(server.requests.filter(({ path }) => path.includes(digest)).length, 1, 'fetched once');
+    }
+    assert.equal((await cache.verify({ depth: 'content' })).ok, true);
+  });
+
   it('stops when its signal says so, with its reason', async (t) => {
     const { cache } = await filled(t);
     await assert.rejects(cache.verify({ signal: AbortSignal.abort(new Error('enough')) }), /enough/);

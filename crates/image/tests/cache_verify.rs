@@ -318,6 +318,18 @@ fn a_copied_cache_is_looked_through_by_names() {
 }
 
 #[test]
+fn only_a_whole_tree_is_sound() {
+    let fixture = Fixture::new();
+    assert!(fixture.cache.is_sound(&fixture.a, true));
+    fs::OpenOptions::new().write(true).open(fixture.file("etc/motd")).unwrap().set_len(1).unwrap();
+    assert!(!fixture.cache.is_sound(&fixture.a, false) && fixture.cache.is_sound(&fixture.b, true));
+    fs::remove_file(fixture.cache.layer(&fixture.b, LayerFile::Index)).unwrap();
+    assert!(!fixture.cache.is_sound(&fixture.b, true) && fixture.cache.is_sound(&fixture.b, false));
+    fs::write(fixture.cache.layer(&fixture.b, LayerFile::ImplicitDirs), b"\x09\0").unwrap();
+    assert!(!fixture.cache.is_sound(&fixture.b, false));
+}
+
+#[test]
 fn an_abort_ends_it() {
     let fixture = Fixture::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

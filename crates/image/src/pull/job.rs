@@ -102,15 +102,10 @@ impl LayerJob {
         }
     }
 
-    /// True if the layer needs no work: its tree is there, and its index if one is wanted.
+    /// True if the layer needs no work: its tree is there and undamaged, and its index if one is wanted.
     async fn is_ready(&self, shared: &Arc<Shared>) -> Result<bool> {
         let (cache, digest, index) = (shared.cache.clone(), self.blob.digest.clone(), shared.options.index);
-        blocking(move || {
-            let ready = cache.is_extracted(&digest)
-                && (!index || cache.layer(&digest, LayerFile::Index).symlink_metadata().is_ok());
-            Ok(ready)
-        })
-        .await
+        blocking(move || Ok(cache.is_sound(&digest, index))).await
     }
 
     fn there_already(&self, shared: &Shared) -> Done {

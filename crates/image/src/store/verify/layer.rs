@@ -87,6 +87,13 @@ impl LayerCheck<'_> {
         Ok(findings)
     }
 
+    /// True if there is a tree and nothing is wrong with it, and an index if one is wanted.
+    pub(super) fn is_sound(&self, index: bool) -> bool {
+        self.is_there(LayerFile::Tree)
+            && (!index || self.is_there(LayerFile::Index))
+            && self.look_at_tree(&mut Findings::default()).is_ok_and(|wrong| wrong.is_empty())
+    }
+
     fn lock(&self, repair: bool) -> Result<Locks> {
         let mut held = Vec::new();
         for file in [LayerFile::DownloadLock, LayerFile::Lock] {

@@ -93,6 +93,14 @@ impl GlobalCache {
         Ok(report)
     }
 
+    /// True if the layer's tree is there, has its index if that is wanted, and every file in the length the index says: a
+    /// `stat` a file, for layers that a pull is about to take as they are.
+    pub fn is_sound(&self, digest: &Digest, index: bool) -> bool {
+        let halt = Halt::default();
+        let check = LayerCheck { cache: self, digest, expected: None, depth: Depth::Size, halt: &halt };
+        check.is_sound(index)
+    }
+
     /// Metadata that are damaged, or that name a layer that is gone for good, go.
     fn look_at_image(
         &self,
