@@ -1,6 +1,8 @@
 //! Thousands of damaged archives and indexes, the same ones in every run: nothing panics, nothing hangs, nothing outside
 //! the target changes. A poor man's fuzzer that needs no other compiler.
 
+#![allow(clippy::print_stdout, reason = "a test tells what it reached")]
+
 use std::{
     fs,
     io::Write,
