@@ -136,6 +136,12 @@ const ODD: [string, Publishable, string | null][] = [
   ['by Docker', { layers: [[{ path: 'a', content: 'a' }]], mediaTypes: 'docker' }, null],
   ['with a manifest of 3.9 MB', padded, null],
   [
+    'with a non-distributable layer that its registry has all the same',
+    { layers: [{ entries: [{ path: 'a', content: 'a' }], mediaType: `${OCI}.layer.nondistributable.v1.tar+gzip` }] },
+    null,
+  ],
+  ['that is an index of nothing', index([]), 'ERR_PLATFORM_NOT_FOUND'],
+  [
     'with a manifest of 5 MB',
     image({ layers: [], manifestFields: { annotations: { padding: 'x'.repeat(5_000_000) } } }),
     'ERR_LIMIT',

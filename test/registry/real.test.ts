@@ -11,6 +11,7 @@ import { addToLayout } from '../support/oci-layout.js';
 import { has } from '../support/programs.js';
 import { startRealRegistry, type RealRegistry, type RealRegistryOptions } from '../support/real-registry.js';
 import { scratch } from '../support/scratch.js';
+import { startTokenServer } from '../support/token-server.js';
 import { certificates, failure, noise } from './serving.js';
 
 const missing = ['docker-registry', 'skopeo', 'openssl'].filter((program) => !has(program));
@@ -56,6 +57,21 @@ describe('docker-registry', { skip: missing.length > 0 && `not installed: ${miss
     assert.equal(error.code, 'ERR_UNAUTHORIZED');
     assert.ok(error.message.includes(`docker login ${registry.host}`), error.message);
     await pullRight(client('htpasswd', { caCertificates, auth: LOGIN }), `${registry.host}/app:1`);
+  });
+
+  it('with a token server gives its images to those who have a login there', async () => {
+    const { caPath, cert, key } = certificates();
+    const tokens = await startTokenServer({ login: LOGIN, key, cert, issuer: 'token tests' });
+    try {
+      const registry = await start('token', { token: { realm: tokens.realm, issuer: 'token tests', caPath } });
+      await registry.push(layout, 'app', 'app:1', 'tester:secret');
+      assert.equal((await failure(client('token').pull(`${registry.host}/app:1`))).code, 'ERR_UNAUTHORIZED');
+      const before = tokens.asked.login;
+      await pullRight(client('token', { auth: LOGIN }), `${registry.host}/app:1`);
+      assert.equal(tokens.asked.login - before, 1, 'one token for the whole pull');
+    } finally {
+      tokens.close();
+    }
   });
 
   it('killed in the middle of a pull and started again loses nothing', async () => {

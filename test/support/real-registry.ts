@@ -14,6 +14,8 @@ export interface RealRegistryOptions {
   tls?: { certPath: string; keyPath: string };
   /** Contents of an htpasswd file: every request needs a login. */
   htpasswd?: string;
+  /** Sends those who have no token to this realm; tokens must be signed by what the file of certificates vouches for. */
+  token?: { realm: string; issuer: string; caPath: string };
   /** Serves as a pull-through cache of this registry. */
   proxyOf?: string;
   port?: number;
@@ -84,12 +86,17 @@ function writeConfig(options: RealRegistryOptions, host: string): string {
       ...(options.tls === undefined ? {} : { tls: { certificate: options.tls.certPath, key: options.tls.keyPath } }),
     },
     ...(options.htpasswd === undefined ? {} : { auth: { htpasswd: { realm: 'tests', path: htpasswd } } }),
+    ...(options.token === undefined ? {} : { auth: { token: tokenAuth(options.token) } }),
     ...(options.proxyOf === undefined ? {} : { proxy: { remoteurl: options.proxyOf } }),
   };
   const file = join(options.directory, 'config.yml');
   // JSON is YAML.
   writeFileSync(file, JSON.stringify(config));
   return file;
+}
+
+function tokenAuth({ realm, issuer, caPath }: NonNullable<RealRegistryOptions['token']>): object {
+  return { realm, service: 'tests', issuer, rootcertbundle: caPath };
 }
 
 async function freePort(): Promise<number> {
