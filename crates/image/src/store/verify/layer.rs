@@ -71,7 +71,7 @@ impl LayerCheck<'_> {
             let difference = Difference { kind: ProblemKind::DamagedBlob, path, detail: detail.clone() };
             findings.problems.push((difference, done));
         }
-        let missing = !self.is_there(LayerFile::Tree) && self.expected.is_some();
+        let missing = !self.is_there(LayerFile::Tree) && self.expected.is_some() && self.is_still_named()?;
         let done = if repair && (missing || !tree.is_empty()) { self.mend(fresh)? } else { None };
         findings.extracted = done == Some(Repair::Extracted);
         if missing {
@@ -85,6 +85,11 @@ impl LayerCheck<'_> {
             self.throw_scratch_away(locks.as_deref())?;
         }
         Ok(findings)
+    }
+
+    /// True if an image names the layer now: since the verification began, image and layer may have been pruned.
+    fn is_still_named(&self) -> Result<bool> {
+        Ok(self.cache.images()?.iter().any(|image| image.layer_digests.contains(self.digest)))
     }
 
     /// True if there is a tree and nothing is wrong with it, and an index if one is wanted.
