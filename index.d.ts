@@ -546,7 +546,7 @@ type ImageErrorCode =
  | 'ERR_NOT_CACHED'
 /** Another process held a lock for longer than `lockTimeout`; `details.holder` is its id where known. */
  | 'ERR_LOCK_TIMEOUT'
-/** The disk or quota is full. */
+/** The disk or quota is full, or will be; `details.need` bytes are needed at least, where known, `details.free` are left. */
  | 'ERR_NO_SPACE'
 /** Another failure of the file system; `details.path` says where. */
  | 'ERR_IO'
@@ -708,8 +708,68 @@ interface PullOptions {
     signal?: AbortSignal;
     /** Parse no byte of a layer before all of it was verified; slower. Default false. */
     verifyBeforeExtract?: boolean;
+    /**
+     * Keep a layer's compressed blob after its tree was made. Default true. Without it a damaged tree has to be downloaded again,
+     * and hits are as they are with it. Blobs of layers that were there before the pull stay.
+     */
+    keepBlobs?: boolean;
+    /**
+     * Before the first byte of a layer, refuse with `ERR_NO_SPACE` what can't fit: fewer bytes are free than are to be
+     * downloaded, plus the compressed length of each layer whose tree is to be made. Default true.
+     */
+    checkSpace?: boolean;
     /** There is no such option: progress is the pull itself, `for await (const event of pull)`. */
     onProgress?: never;
+}
+
+/** What a pull would do, at the moment it was asked: other programs pull and prune meanwhile. */
+interface PullPlan {
+    /** Canonical reference. */
+    reference: string;
+    /** Platform of the manifest. */
+    platform: Platform;
+    /** Digest of the platform's manifest, of the bytes as served. */
+    manifestDigest: string;
+    /** Digest of the index the manifest was chosen from. */
+    indexDigest?: string;
+    /** Digest of the image config. */
+    configDigest: string;
+    /** True if the pull would be answered from the cache, without asking the registry. */
+    cached: boolean;
+    /** The layers, bottom first, as often as the manifest lists them. */
+    layers: PlannedLayer[];
+    /** Compressed bytes to download, each layer once. */
+    downloadBytes: number;
+    /**
+     * Bytes that will be needed on the disk, as far as can be guessed before anything is unpacked: what is to be downloaded,
+     * and for each tree to be made three times the compressed length of its layer, or the length of a plain archive.
+     */
+    diskBytes: number;
+    /**
+     * Bytes without which the pull can't succeed: what is to be downloaded, and for each tree to be made the compressed length
+     * of its layer. With fewer free bytes a pull fails with `ERR_NO_SPACE` before it downloads anything (`checkSpace`).
+     */
+    leastDiskBytes: number;
+    /** Bytes that are free where the cache is; `null` where the file system does not tell. */
+    freeBytes: number | null;
+}
+/** A layer of a {@link PullPlan}. */
+interface PlannedLayer {
+    /** Digest of the compressed layer. */
+    digest: string;
+    /** Digest of the uncompressed layer; empty where it is not known. */
+    diffId: string;
+    /** Media type; `null` where the Rust crate pulled the image and did not write it down. */
+    mediaType: string | null;
+    /** Compressed length in bytes; `null` as above. */
+    size: number | null;
+    /**
+     * What the cache has of it: its tree, so that nothing is to be done (`cached`), its blob, which would be extracted
+     * (`downloaded`), the first bytes of the blob (`partial`), or nothing that would be used (`missing`).
+     */
+    state: 'cached' | 'downloaded' | 'partial' | 'missing';
+    /** Compressed bytes that would be downloaded. */
+    downloadBytes: number;
 }
 
 /** What an image consists of, as its registry says. */
@@ -789,6 +849,15 @@ declare class Registry {
         signal?: AbortSignal;
         platform?: Platform | string;
     }): Promise<ResolvedImage>;
+    /**
+     * Finds out what {@link pull} would do with these options: what it would fetch, what is there, what room it needs. Fetches
+     * no layer, writes nothing, takes no lock; asks the registry only where the pull would, and fails as the pull would.
+     *
+     * ```ts
+     * const { downloadBytes, diskBytes, freeBytes } = await registry.plan('debian:12');
+     * ```
+     */
+    plan(reference: string | Reference, options?: PullOptions): Promise<PullPlan>;
 }
 /**
  * Pulls an image with the default cache and platform, or those in the options.
@@ -799,6 +868,8 @@ declare class Registry {
  * ```
  */
 declare function pull(reference: string | Reference, options?: RegistryOptions & PullOptions): Pull;
+/** Finds out what {@link pull} would do, with the default cache and platform, or those in the options. */
+declare function plan(reference: string | Reference, options?: RegistryOptions & PullOptions): Promise<PullPlan>;
 
-export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, pull, readStat };
-export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };
+export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, plan, pull, readStat };
+export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };

@@ -40,7 +40,7 @@ export type ImageErrorCode =
   | 'ERR_NOT_CACHED'
   /** Another process held a lock for longer than `lockTimeout`; `details.holder` is its id where known. */
   | 'ERR_LOCK_TIMEOUT'
-  /** The disk or quota is full. */
+  /** The disk or quota is full, or will be; `details.need` bytes are needed at least, where known, `details.free` are left. */
   | 'ERR_NO_SPACE'
   /** Another failure of the file system; `details.path` says where. */
   | 'ERR_IO'

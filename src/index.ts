@@ -13,10 +13,11 @@ export { ImageError, type ImageErrorCode } from './errors.js';
 export { LayerIndex, readStat, type IndexDirectory, type IndexEntry } from './layer-index.js';
 export type { Limits, PullOptions, RegistryOptions } from './options.js';
 export { hostLinux, hostPlatform, parsePlatform, type Platform } from './platform.js';
+export type { PlannedLayer, PullPlan } from './plan.js';
 export type { PullProgress } from './progress.js';
 export type { ImageConfig, LayerReport, Pull, PullResult } from './pull.js';
 export { Reference } from './reference.js';
-export { pull, Registry, type ResolvedImage } from './registry.js';
+export { plan, pull, Registry, type ResolvedImage } from './registry.js';
 export type {
   CachedImage,
   Lease,

@@ -74,6 +74,16 @@ export interface PullOptions {
   signal?: AbortSignal;
   /** Parse no byte of a layer before all of it was verified; slower. Default false. */
   verifyBeforeExtract?: boolean;
+  /**
+   * Keep a layer's compressed blob after its tree was made. Default true. Without it a damaged tree has to be downloaded again,
+   * and hits are as they are with it. Blobs of layers that were there before the pull stay.
+   */
+  keepBlobs?: boolean;
+  /**
+   * Before the first byte of a layer, refuse with `ERR_NO_SPACE` what can't fit: fewer bytes are free than are to be
+   * downloaded, plus the compressed length of each layer whose tree is to be made. Default true.
+   */
+  checkSpace?: boolean;
   /** There is no such option: progress is the pull itself, `for await (const event of pull)`. */
   onProgress?: never;
 }
@@ -141,6 +151,8 @@ export function pullText(options: PullOptions): string {
     index: checkBoolean(options.index, 'options.index'),
     allowPlatformMismatch: checkBoolean(options.allowPlatformMismatch, 'options.allowPlatformMismatch'),
     verifyBeforeExtract: checkBoolean(options.verifyBeforeExtract, 'options.verifyBeforeExtract'),
+    keepBlobs: checkBoolean(options.keepBlobs, 'options.keepBlobs'),
+    checkSpace: checkBoolean(options.checkSpace, 'options.checkSpace'),
   });
 }
 

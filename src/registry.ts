@@ -5,6 +5,7 @@ import { wrongType } from './errors.js';
 import type { NativeRegistry } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
 import { defaultCacheDirectory, type PullOptions, pullText, type RegistryOptions, registryText } from './options.js';
+import type { PullPlan } from './plan.js';
 import { type Platform, platformJson } from './platform.js';
 import { type ImageConfig, type Pull, type PullResult, runTask, toPull } from './pull.js';
 import { type Reference, referenceText } from './reference.js';
@@ -100,6 +101,19 @@ export class Registry {
     const start = (): ReturnType<NativeRegistry['resolve']> => this.#native.resolve(text, platform);
     return runTask<ResolvedImage>(start, options.signal, this.#askForCredential).result;
   }
+
+  /**
+   * Finds out what {@link pull} would do with these options: what it would fetch, what is there, what room it needs. Fetches
+   * no layer, writes nothing, takes no lock; asks the registry only where the pull would, and fails as the pull would.
+   *
+   * ```ts
+   * const { downloadBytes, diskBytes, freeBytes } = await registry.plan('debian:12');
+   * ```
+   */
+  plan(reference: string | Reference, options: PullOptions = {}): Promise<PullPlan> {
+    const [text, pull] = [referenceText(reference), pullText(options)];
+    return runTask<PullPlan>(() => this.#native.plan(text, pull), options.signal, this.#askForCredential).result;
+  }
 }
 
 /**
@@ -112,4 +126,9 @@ export class Registry {
  */
 export function pull(reference: string | Reference, options: RegistryOptions & PullOptions = {}): Pull {
   return new Registry(options).pull(reference, options);
+}
+
+/** Finds out what {@link pull} would do, with the default cache and platform, or those in the options. */
+export function plan(reference: string | Reference, options: RegistryOptions & PullOptions = {}): Promise<PullPlan> {
+  return new Registry(options).plan(reference, options);
 }

@@ -5,6 +5,7 @@ import { ImageError } from '../errors.js';
 import { addCacheCommands } from './cache-commands.js';
 import { addCompletion } from './completion.js';
 import { Found, Interrupted, report, Usage } from './failure.js';
+import { addPlan } from './plan.js';
 import { addPull } from './pull.js';
 import { addRoom } from './room.js';
 import { addVerify } from './verify.js';
@@ -23,6 +24,7 @@ export async function run(argv: readonly string[]): Promise<number> {
       '\nExamples:\n  $ microsandbox-image pull alpine:3.20\n  $ microsandbox-image pull --json ghcr.io/org/app\n  $ microsandbox-image prune --older-than 30d\n',
     );
   addPull(program);
+  addPlan(program);
   addCacheCommands(program);
   addRoom(program);
   addVerify(program);

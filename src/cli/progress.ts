@@ -15,7 +15,7 @@ export function watcher(quiet: boolean): Watcher {
 }
 
 /** A digest as people recognise it. */
-function short(digest: string): string {
+export function short(digest: string): string {
   return digest.replace(/^sha\d+:/, '').slice(0, 12);
 }
 

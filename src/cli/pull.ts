@@ -7,13 +7,16 @@ import { Registry } from '../registry.js';
 import { Interrupted, Usage } from './failure.js';
 import { watcher } from './progress.js';
 
-interface Flags {
+/** What the commands that pull, or plan to, are told. */
+export interface PullFlags {
   cacheDir?: string;
   platform?: string;
   policy?: PullOptions['policy'];
   force?: boolean;
   json?: boolean;
   quiet?: boolean;
+  keepBlobs?: boolean;
+  spaceCheck?: boolean;
   insecure: string[];
   caCert: string[];
   username?: string;
@@ -36,18 +39,31 @@ export function addRegistryOptions(command: Command): Command {
     .option('--json', 'print one JSON object a reference on stdout');
 }
 
-export function addPull(program: Command): void {
-  const command = program
-    .command('pull')
-    .description('pull images into the cache')
-    .argument('<reference...>', 'images');
-  addRegistryOptions(command)
+/** Adds the options that say what a pull does. */
+export function addPolicyOptions(command: Command): Command {
+  return command
     .addOption(
       new Option('--policy <policy>', 'when the registry is asked')
         .choices(['if-missing', 'always', 'never'])
         .default('if-missing'),
     )
     .option('--force', 'fetch and extract again')
+    .option('--no-keep-blobs', 'drop compressed layers once they are extracted');
+}
+
+/** The options of a pull from the flags. */
+export function pullOptions(flags: PullFlags): PullOptions {
+  const { policy, force, keepBlobs, spaceCheck } = flags;
+  return { policy, force, keepBlobs, checkSpace: spaceCheck };
+}
+
+export function addPull(program: Command): void {
+  const command = program
+    .command('pull')
+    .description('pull images into the cache')
+    .argument('<reference...>', 'images');
+  addPolicyOptions(addRegistryOptions(command))
+    .option('--no-space-check', 'try even what can not fit on the disk')
     .option('-q, --quiet', 'no progress')
     .addHelpText(
       'after',
@@ -57,9 +73,9 @@ export function addPull(program: Command): void {
     .action(pullAll);
 }
 
-async function pullAll(references: string[], flags: Flags): Promise<void> {
+async function pullAll(references: string[], flags: PullFlags): Promise<void> {
   const registry = new Registry(registryOptions(flags));
-  const options = { policy: flags.policy, force: flags.force } as PullOptions;
+  const options = pullOptions(flags);
   for (const reference of references) {
     const result = await pullOne(registry, reference, options, flags.quiet === true || flags.json === true);
     process.stdout.write(`${flags.json === true ? JSON.stringify(result) : result.manifestDigest}\n`);
@@ -100,7 +116,7 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
 }
 
 /** The options of a client from the flags. */
-export function registryOptions(flags: Partial<Flags>): RegistryOptions {
+export function registryOptions(flags: Partial<PullFlags>): RegistryOptions {
   const timeout = flags.timeout === undefined ? undefined : milliseconds(flags.timeout);
   return {
     ...(flags.cacheDir === undefined ? {} : { cache: flags.cacheDir }),
@@ -113,7 +129,7 @@ export function registryOptions(flags: Partial<Flags>): RegistryOptions {
   };
 }
 
-function login(flags: Partial<Flags>): RegistryOptions {
+function login(flags: Partial<PullFlags>): RegistryOptions {
   if (flags.username === undefined && flags.passwordStdin !== true) return {};
   if (flags.username === undefined || flags.passwordStdin !== true) {
     throw new Usage('--username and --password-stdin go together');

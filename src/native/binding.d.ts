@@ -65,6 +65,8 @@ export declare class NativeRegistry {
   pullCached(reference: string, platform?: string | undefined | null): string
   /** Starts a pull. */
   pull(reference: string, options: string): NativeTask
+  /** Starts finding out what a pull would do. */
+  plan(reference: string, options: string): NativeTask
   /** Starts a resolve. */
   resolve(reference: string, platform?: string | undefined | null): NativeTask
 }

@@ -75,6 +75,16 @@ describe(
       );
     });
 
+    it('what ours pulled without keeping blobs the original answers and reuses', async () => {
+      const cache = join(directory, 'no-blobs');
+      const { layerDigests, layers } = await ours(cache).pull(reference, { keepBlobs: false });
+      assert.ok(layerDigests.every((digest) => !existsSync(ours(cache).cache.layerBlobPath(digest))));
+      assert.equal((await pullWithOriginal(reference, cache, certificates.caPath, 'never')).cached, true);
+      const again = await pullWithOriginal(reference, cache, certificates.caPath, 'always');
+      assert.deepEqual(again.layers, layers);
+      assert.equal(ours(cache).pullCached(reference)?.cached, true);
+    });
+
     it('what the original pulled ours answers from the cache', async () => {
       const cache = join(directory, 'original-first');
       const pulled = await pullWithOriginal(reference, cache, certificates.caPath);

@@ -13,8 +13,10 @@ import {
   LayerIndex,
   parsePlatform,
   type Platform,
+  plan,
   pull,
   type Pull,
+  type PullPlan,
   type PullProgress,
   type PullResult,
   readStat,
@@ -38,6 +40,11 @@ export async function events(): Promise<PullResult> {
   for await (const event of pulling) describe(event);
   return await pulling;
 }
+
+// A plan takes the options of the pull it is of.
+export const planned: Promise<PullPlan> = plan(text, { cache: text, policy: 'always', keepBlobs: false, signal });
+export const fits = ({ freeBytes, leastDiskBytes }: PullPlan): boolean =>
+  freeBytes === null || freeBytes >= leastDiskBytes;
 
 // Events are told apart by `type`, and no type is forgotten by who lists them all.
 export function describe(event: PullProgress): string {

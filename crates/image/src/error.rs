@@ -73,8 +73,9 @@ pub enum ErrorKind {
     NotCached,
     #[error("waited {after_ms} ms for the lock {path}{}", holder_text(.holder))]
     LockTimeout { path: String, after_ms: u64, holder: Option<u32> },
-    #[error("no space left at {path}{}", need_text(.need))]
-    NoSpace { path: String, need: Option<u64> },
+    /// `need` is what is needed at least, where that is known; the others are what the file system has left, where it tells.
+    #[error("no space left at {path}{}", space_text(*.need, *.free, *.free_inodes))]
+    NoSpace { path: String, need: Option<u64>, free: Option<u64>, free_inodes: Option<u64> },
     #[error("cannot {action} {path}")]
     Io { action: &'static str, path: String },
     #[error("aborted")]
@@ -95,9 +96,21 @@ fn holder_text(holder: &Option<u32>) -> String {
     holder.map_or_else(String::new, |pid| format!(", held by process {pid}"))
 }
 
-fn need_text(need: &Option<u64>) -> String {
-    need.map_or_else(String::new, |bytes| format!(": {bytes} bytes are needed"))
+fn space_text(need: Option<u64>, free: Option<u64>, free_inodes: Option<u64>) -> String {
+    match (need, free, free_inodes) {
+        (Some(need), Some(free), _) => {
+            format!(": at least {need} bytes are needed, {free} are free (option checkSpace)")
+        }
+        (None, Some(free), Some(inodes)) if inodes < FEW_INODES => {
+            format!(": only {inodes} inodes are free, whatever the bytes ({free})")
+        }
+        (None, Some(free), _) => format!(": {free} bytes are free"),
+        _ => String::new(),
+    }
 }
+
+/// Fewer free inodes than this are the likely reason why a disk is said to be full.
+const FEW_INODES: u64 = 16;
 
 impl ErrorKind {
     /// The stable code, as programs test it.
@@ -183,10 +196,23 @@ impl ImageError {
         let source = source.into();
         let path = path.as_ref().display().to_string();
         let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace { path, need: None },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ErrorKind::NoSpace { path, need: None, free: None, free_inodes: None }
+            }
             _ => ErrorKind::Io { action, path },
         };
         kind.caused_by(source)
+    }
+
+    /// Says of a full disk how much room it had left.
+    #[must_use]
+    pub(crate) fn with_space(mut self, left: impl FnOnce() -> Option<(u64, Option<u64>)>) -> Self {
+        if let ErrorKind::NoSpace { free: free @ None, free_inodes, .. } = &mut self.0.kind
+            && let Some((bytes, inodes)) = left()
+        {
+            (*free, *free_inodes) = (Some(bytes), inodes);
+        }
+        self
     }
 
     /// Completes a path that was told relative to `directory`.

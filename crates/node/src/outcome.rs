@@ -58,7 +58,9 @@ fn details(kind: &ErrorKind) -> Option<serde_json::Value> {
             Some(json!({ "limit": limit, "value": value, "option": option }))
         }
         ErrorKind::LockTimeout { path, holder, .. } => Some(json!({ "path": path, "holder": holder })),
-        ErrorKind::NoSpace { path, need } => Some(json!({ "path": path, "need": need })),
+        ErrorKind::NoSpace { path, need, free, free_inodes } => {
+            Some(json!({ "path": path, "need": need, "free": free, "freeInodes": free_inodes }))
+        }
         ErrorKind::Cache { path, .. } | ErrorKind::Io { path, .. } | ErrorKind::Index { path, .. } => {
             Some(json!({ "path": path }))
         }

@@ -12,7 +12,7 @@ use crate::{
     model::parse_json,
     outcome::{guarded, without_panic},
     task::{Asker, NativeTask, Questions},
-    types::{PullText, RegistryText, ResolvedText, ResultText},
+    types::{PlanText, PullText, RegistryText, ResolvedText, ResultText},
 };
 
 /// A client, made once and used for many pulls.
@@ -74,6 +74,22 @@ impl NativeRegistry {
             let observer: Arc<dyn Observer> = events;
             let pulled = registry?.pull(&reference, &options, observer, cancel).await?;
             Ok(ResultText::from(pulled))
+        })
+    }
+
+    /// Starts finding out what a pull would do.
+    #[napi]
+    pub fn plan(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+        let questions = Questions::new();
+        let registry = self.for_call(&questions);
+        NativeTask::start(questions, move |events, cancel| async move {
+            let reference = Reference::parse(&reference)?;
+            let options = parse_json::<PullText>("options", &options)?.into();
+            let registry = registry?;
+            tokio::select! {
+                planned = registry.plan(&reference, &options, &*events) => Ok(PlanText::from(planned?)),
+                () = cancel.cancelled() => Err(ImageError::aborted()),
+            }
         })
     }
 

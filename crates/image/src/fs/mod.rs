@@ -1,9 +1,11 @@
-//! What every module needs of a file system: locks, publication by rename, removal of trees.
+//! What every module needs of a file system: locks, publication by rename, removal of trees, the room left.
 
 mod lock;
 mod publish;
 mod remove;
+mod space;
 
 pub(crate) use lock::{Hold, Lock};
 pub(crate) use publish::{publish_file, read_if_there, remove_file_if_there};
 pub(crate) use remove::{remove_tree, remove_tree_at};
+pub(crate) use space::free_space;

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, remove_file_if_there},
+    fs::{Lock, free_space, remove_file_if_there},
     layer::{Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::{Event, Observer},
@@ -193,6 +193,9 @@ impl<'a> Work<'a> {
             Ok((downloaded, unpacked)) => self.publish(unpacked, downloaded).await,
             Err(error) => Err(error),
         };
+        // How much room is left is told before cleaning up makes some.
+        let left = || free_space(self.shared.cache.layers_dir()).map(|space| (space.bytes, space.inodes));
+        let outcome = outcome.map_err(|error| error.with_space(left));
         if let Err(error) = &outcome {
             self.clean_up(is_wrong_blob(error)).await;
         }
@@ -287,8 +290,12 @@ impl<'a> Work<'a> {
             self.shared.observer.notify(Event::LayerIndexStarted { layer_index });
         }
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
+        let keep_blob = self.shared.options.keep_blobs;
         let report = blocking(move || {
             publish_tree(&cache, &digest, &unpacked)?;
+            if !keep_blob {
+                remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;
+            }
             Ok(unpacked.report)
         })
         .await?;

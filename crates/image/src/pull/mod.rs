@@ -7,7 +7,10 @@ mod feed;
 mod fixup;
 mod job;
 mod lower;
+mod need;
 mod options;
+mod plan;
+mod preflight;
 mod receive;
 mod stand_in;
 mod verify;
@@ -30,6 +33,7 @@ use crate::{
 pub use verify::verify;
 
 pub use options::{PullOptions, PullPolicy, PullResult, Settings};
+pub use plan::{LayerState, PlannedLayer, PullPlan};
 
 use job::{LayerJob, Shared};
 
@@ -158,6 +162,9 @@ impl Registry {
             ),
         });
         let _lease = self.lease(reference, &platform, &resolved).await?;
+        if options.check_space {
+            self.check_space(&resolved, options).await?;
+        }
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
         drop(lock);

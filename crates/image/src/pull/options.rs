@@ -35,6 +35,10 @@ pub struct PullOptions {
     pub allow_platform_mismatch: bool,
     /// Parse no byte of a layer before all of it was verified.
     pub verify_before_extract: bool,
+    /// Keep blobs after their layers were extracted. On by default.
+    pub keep_blobs: bool,
+    /// Refuse a pull that can't fit on the disk, before its first byte. On by default.
+    pub check_space: bool,
 }
 
 impl Default for PullOptions {
@@ -46,6 +50,8 @@ impl Default for PullOptions {
             platform: None,
             allow_platform_mismatch: false,
             verify_before_extract: false,
+            keep_blobs: true,
+            check_space: true,
         }
     }
 }

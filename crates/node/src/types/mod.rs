@@ -3,7 +3,9 @@
 mod event;
 mod image;
 mod options;
+mod plan;
 
 pub(crate) use event::EventText;
 pub(crate) use image::{MetadataText, ResolvedText, ResultText};
 pub(crate) use options::{AuthText, PullText, RegistryText};
+pub(crate) use plan::PlanText;

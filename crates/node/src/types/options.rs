@@ -139,6 +139,8 @@ pub(crate) struct PullText {
     pub(crate) platform: Option<Platform>,
     allow_platform_mismatch: bool,
     verify_before_extract: bool,
+    keep_blobs: bool,
+    check_space: bool,
 }
 
 impl Default for PullText {
@@ -150,6 +152,8 @@ impl Default for PullText {
             platform: None,
             allow_platform_mismatch: false,
             verify_before_extract: false,
+            keep_blobs: true,
+            check_space: true,
         }
     }
 }
@@ -167,6 +171,8 @@ impl From<PullText> for PullOptions {
             platform: text.platform,
             allow_platform_mismatch: text.allow_platform_mismatch,
             verify_before_extract: text.verify_before_extract,
+            keep_blobs: text.keep_blobs,
+            check_space: text.check_space,
         }
     }
 }

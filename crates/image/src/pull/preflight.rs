@@ -1,0 +1,57 @@
+//! Whether a pull can fit on the disk, asked before its first byte and answered by what is certain.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    fs::free_space,
+    model::Descriptor,
+    pull::{
+        Registry,
+        need::{self, Wanted},
+        options::PullOptions,
+        receive::{Held, held},
+    },
+    registry::ResolvedImage,
+    store::{GlobalCache, LayerFile},
+};
+
+impl Registry {
+    /// Fails with `ERR_NO_SPACE` if it is certain that there is too little room.
+    pub(super) async fn check_space(&self, resolved: &ResolvedImage, options: &PullOptions) -> Result<()> {
+        let cache = self.cache().clone();
+        let blobs = resolved.layers.clone();
+        let keep_blobs = options.keep_blobs;
+        let checked = tokio::task::spawn_blocking(move || check(&cache, &blobs, keep_blobs));
+        checked.await.map_err(|_| ImageError::internal("looking for room panicked"))?
+    }
+}
+
+fn check(cache: &GlobalCache, blobs: &[Descriptor], keep_blobs: bool) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let wanted: Vec<Wanted> =
+        blobs.iter().filter(|blob| seen.insert(&blob.digest)).filter_map(|blob| wanted(cache, blob)).collect();
+    let Some(free) = free_space(cache.layers_dir()) else { return Ok(()) };
+    let need = Some(need::least(&wanted, keep_blobs)).filter(|&need| need > free.bytes);
+    let no_inodes = free.inodes.is_some_and(|inodes| inodes < need::least_inodes(wanted.len()));
+    if need.is_none() && !no_inodes {
+        return Ok(());
+    }
+    let path = cache.layers_dir().display().to_string();
+    Err(ErrorKind::NoSpace { path, need, free: Some(free.bytes), free_inodes: free.inodes }.into())
+}
+
+/// What is certain to be needed for a layer; nothing if it takes its room already because somebody brings it in right now,
+/// or if it may take the room of a tree that it replaces.
+fn wanted(cache: &GlobalCache, blob: &Descriptor) -> Option<Wanted> {
+    let path = |file| cache.layer(&blob.digest, file);
+    if [LayerFile::Tree, LayerFile::Extracting].iter().any(|&file| path(file).symlink_metadata().is_ok()) {
+        return None;
+    }
+    let to_come = match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size) {
+        Held::Blob => 0,
+        Held::Part(length) => blob.size - length,
+        Held::Nothing => blob.size,
+    };
+    Some(Wanted::new(blob.size, to_come, Some(&blob.media_type)))
+}
