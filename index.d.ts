@@ -156,6 +156,45 @@ interface PullResult {
 interface Pull extends Promise<PullResult>, AsyncIterable<PullProgress> {
 }
 
+/** What the cache remembers of a pulled image. Files the Rust crate wrote lack what is optional here. */
+interface CachedImageMetadata {
+    /** Digest of the platform's manifest, as served. */
+    manifestDigest: string;
+    /** Digest of the image config. */
+    configDigest: string;
+    /** What a container runs. */
+    config: ImageConfig;
+    /** The layers, bottom first. */
+    layers: CachedLayerMetadata[];
+    /** Canonical reference. */
+    reference?: string;
+    /** Platform of the manifest. */
+    platform?: Platform;
+    /** Digest of the index it was chosen from. */
+    indexDigest?: string;
+    /** Media type of the manifest. */
+    manifestMediaType?: string;
+    /** The manifest as served. */
+    rawManifest?: string;
+    /** The image config as served. */
+    rawConfig?: string;
+    /** When it was pulled, in milliseconds since 1970. */
+    pulledAt?: number;
+    /** What could not be kept as it came, by layer digest. */
+    report: Record<string, LayerReport>;
+}
+/** What the cache remembers of a layer. */
+interface CachedLayerMetadata {
+    /** Digest of the compressed blob. */
+    digest: string;
+    /** Media type from the manifest. */
+    mediaType: string | null;
+    /** Length of the blob in bytes. */
+    size: number | null;
+    /** Digest of the uncompressed layer; empty where it is not known. */
+    diffId: string;
+}
+
 /** A parsed image reference. */
 declare class Reference {
     #private;
@@ -339,44 +378,6 @@ interface Lease {
     release(): void;
 }
 
-/** What the cache remembers of a pulled image. Files the Rust crate wrote lack what is optional here. */
-interface CachedImageMetadata {
-    /** Digest of the platform's manifest, as served. */
-    manifestDigest: string;
-    /** Digest of the image config. */
-    configDigest: string;
-    /** What a container runs. */
-    config: ImageConfig;
-    /** The layers, bottom first. */
-    layers: CachedLayerMetadata[];
-    /** Canonical reference. */
-    reference?: string;
-    /** Platform of the manifest. */
-    platform?: Platform;
-    /** Digest of the index it was chosen from. */
-    indexDigest?: string;
-    /** Media type of the manifest. */
-    manifestMediaType?: string;
-    /** The manifest as served. */
-    rawManifest?: string;
-    /** The image config as served. */
-    rawConfig?: string;
-    /** When it was pulled, in milliseconds since 1970. */
-    pulledAt?: number;
-    /** What could not be kept as it came, by layer digest. */
-    report: Record<string, LayerReport>;
-}
-/** What the cache remembers of a layer. */
-interface CachedLayerMetadata {
-    /** Digest of the compressed blob. */
-    digest: string;
-    /** Media type from the manifest. */
-    mediaType: string | null;
-    /** Length of the blob in bytes. */
-    size: number | null;
-    /** Digest of the uncompressed layer; empty where it is not known. */
-    diffId: string;
-}
 /**
  * One cache directory. Making the value touches nothing: directories are made when something is written, so a read-only
  * cache serves hits.

@@ -12,7 +12,7 @@ export function spread(values: number[]): Spread {
 }
 
 /** A quantile of sorted values; between two of them where it falls there. */
-export function quantile(sorted: number[], q: number): number {
+function quantile(sorted: number[], q: number): number {
   const at = (sorted.length - 1) * q;
   const [low, high] = [sorted[Math.floor(at)] ?? NaN, sorted[Math.ceil(at)] ?? NaN];
   return low + (high - low) * (at - Math.floor(at));

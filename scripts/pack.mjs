@@ -1,7 +1,10 @@
 // Packs what `npm install` takes: the main package, and one package for each target whose addon was built.
 //
-//   node scripts/pack.mjs --destination DIR     the targets that are there; installs without a registry
-//   node scripts/pack.mjs --destination DIR --all-targets     for a release: fails unless every target was built, for the oldest glibc
+//   node scripts/pack.mjs --destination DIR     the targets that are there; DIR/*.tgz installs here without a registry
+//     --addons DIR      takes addons from there (scripts/cross.mjs) before those in the checkout
+//     --all-targets     for a release: fails unless every target was built, for the oldest glibc
+//
+// npm refuses to be handed a package of another machine, so those lie apart, in DIR/other-machines; a release has no machine.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,11 +13,15 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadsOnOldest, neededGlibc, OLDEST } from './pack/glibc.mjs';
 import { stageMain, stageTarget } from './pack/stage.mjs';
-import { targets } from './pack/targets.mjs';
+import { runsHere, targets } from './pack/targets.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { values } = parseArgs({
-  options: { destination: { type: 'string' }, 'all-targets': { type: 'boolean', default: false } },
+  options: {
+    destination: { type: 'string' },
+    addons: { type: 'string', multiple: true, default: [] },
+    'all-targets': { type: 'boolean', default: false },
+  },
 });
 if (values.destination === undefined) {
   console.error('error: name a directory: npm run pack:all -- --destination DIR');
@@ -22,7 +29,7 @@ if (values.destination === undefined) {
 }
 const destination = resolve(values.destination);
 
-const all = targets(root);
+const all = targets(root, [...values.addons.map((path) => resolve(path)), root]);
 const built = all.filter((target) => target.built);
 const missing = all.filter((target) => !target.built).map((target) => target.name);
 if (built.length === 0 || !existsSync(join(root, 'dist/index.js'))) {
@@ -35,7 +42,7 @@ if (values['all-targets'] && missing.length > 0) {
 }
 
 for (const target of built.filter(({ path }) => !loadsOnOldest(path))) {
-  const message = `${target.name} needs glibc ${neededGlibc(target.path)}; releases are built for ${OLDEST} (napi build --use-napi-cross)`;
+  const message = `${target.name} needs glibc ${neededGlibc(target.path)}; releases are built for ${OLDEST} (scripts/cross.mjs)`;
   if (values['all-targets']) {
     console.error(`error: ${message}`);
     process.exit(1);
@@ -43,25 +50,26 @@ for (const target of built.filter(({ path }) => !loadsOnOldest(path))) {
   console.log(`for this machine and newer ones: ${message}`);
 }
 
-mkdirSync(destination, { recursive: true });
 const stage = mkdtempSync(join(tmpdir(), 'pack-'));
 try {
   for (const target of built) {
     stageTarget(root, target, join(stage, target.name));
-    pack(join(stage, target.name));
+    const apart = !values['all-targets'] && !runsHere(target);
+    pack(join(stage, target.name), apart ? join(destination, 'other-machines') : destination);
   }
   stageMain(root, built, join(stage, 'main'));
-  pack(join(stage, 'main'));
+  pack(join(stage, 'main'), destination);
 } finally {
   rmSync(stage, { recursive: true, force: true });
 }
 if (missing.length > 0) console.log(`not built here, not packed: ${missing.join(', ')}`);
 
-function pack(directory) {
-  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', destination];
+function pack(directory, folder) {
+  mkdirSync(folder, { recursive: true });
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder];
   const { status, stdout, stderr } = spawnSync('npm', args, { cwd: directory, encoding: 'utf8' });
   if (status !== 0) throw new Error(`npm pack failed: ${stderr}`);
   const [{ filename }] = Object.values(JSON.parse(stdout));
-  const path = join(destination, filename);
+  const path = join(folder, filename);
   console.log(`${path} (${(statSync(path).size / 1e6).toFixed(1)} MB)`);
 }

@@ -6,7 +6,8 @@
  * const { layers, config } = await pull('alpine:3.20');
  * ```
  */
-export { GlobalCache, type CachedImageMetadata, type CachedLayerMetadata } from './cache.js';
+export { GlobalCache } from './cache.js';
+export type { CachedImageMetadata, CachedLayerMetadata } from './metadata.js';
 export type { CredentialCallback, RegistryAuth } from './credentials.js';
 export { Digest } from './digest.js';
 export { ImageError, type ImageErrorCode } from './errors.js';

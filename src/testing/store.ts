@@ -25,14 +25,14 @@ interface Repository {
 }
 
 /** A name in this registry, apart from its host. */
-export interface StoredName {
+interface StoredName {
   repository: string;
   tag?: string;
   digest?: string;
 }
 
 /** `repository[:tag][@digest]`; without either, the tag is `latest`. */
-export function parseStoredName(text: string): StoredName {
+function parseStoredName(text: string): StoredName {
   const [, repository, tag, digest] = /^([^:@]+)(?::([^@]+))?(?:@(.+))?$/.exec(text) ?? [];
   if (repository === undefined) throw new TypeError(`not a name of an image: ${text} (repository:tag)`);
   if (tag === undefined && digest === undefined) return { repository, tag: 'latest' };

@@ -1,33 +1,12 @@
 /** The packed files, installed in an empty folder outside the checkout: what is in them, and that they work there. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { build, type BuildOptions } from 'esbuild';
 import { type Installed, install, ROOT } from '../support/installed.js';
 import { must, run } from '../support/programs.js';
-import { runtimes } from '../support/runtimes.js';
+import { COMMONJS, ESM } from '../support/pull-program.js';
 import { scratch } from '../support/scratch.js';
-
-/** Serves an image, pulls it, prints the answer; ends by itself. */
-const PULL = `
-  const registry = await startRegistry({ images: { 'app:1': { layers: [[{ path: 'etc/motd', content: 'hello' }]] } } });
-  const cache = require('node:fs').mkdtempSync(require('node:path').join(__dirname, 'cache-'));
-  const { layers } = await pull(registry.reference('app:1'), { cache });
-  await registry.close();
-  console.log(require('node:fs').readFileSync(require('node:path').join(layers[0], 'etc/motd'), 'utf8'));
-`;
-const ESM = `
-  import { createRequire } from 'node:module';
-  import { pull } from 'microsandbox-image';
-  import { startRegistry } from 'microsandbox-image/testing';
-  const require = createRequire(import.meta.url);
-  const __dirname = import.meta.dirname;
-  ${PULL}`;
-const COMMONJS = `
-  const { pull } = require('microsandbox-image');
-  const { startRegistry } = require('microsandbox-image/testing');
-  (async () => { ${PULL} })();`;
 
 const base = scratch('installed');
 
@@ -86,42 +65,6 @@ describe('the packed files', () => {
       }`;
     const lines = (await node(installed.write('worker.cjs', program))).trim().split('\n').sort();
     assert.deepEqual(lines, ['hello', 'terminated']);
-  });
-
-  it('work after a bundle by esbuild that leaves the native package where it is', async () => {
-    for (const [format, contents, banner] of [
-      ['cjs', COMMONJS, ''],
-      // CommonJS code in an ES module asks for its built-in modules by require.
-      ['esm', ESM, BUNDLED_REQUIRE],
-    ] as const) {
-      const outfile = join(installed.directory, `bundled.${format === 'cjs' ? 'cjs' : 'mjs'}`);
-      await bundle(contents, { format, outfile, banner: { js: banner }, external: ['microsandbox-image-*'] });
-      assert.equal(await node(outfile), 'hello\n', format);
-    }
-  });
-
-  it('work after a bundle by esbuild that copies the addon beside the program', async () => {
-    const outdir = join(base, 'copied');
-    await bundle(COMMONJS, { outdir, entryNames: 'program', loader: { '.node': 'copy' } });
-    assert.ok(readdirSync(outdir).some((name) => name.endsWith('.node')));
-    assert.equal(await node(join(outdir, 'program.js')), 'hello\n');
-  });
-
-  it('work after bun build, and as one file by bun build --compile', async (t) => {
-    const bun = runtimes.find(({ name }) => name === 'bun');
-    if (bun?.missing !== undefined) {
-      t.skip(bun.missing);
-      return;
-    }
-    const source = installed.write('program.cjs', COMMONJS.replaceAll('__dirname', JSON.stringify(base)));
-    const [outdir, outfile] = [join(base, 'bun'), join(base, 'one-file')];
-    mkdirSync(outdir);
-    const options = { cwd: installed.directory };
-    const program = bun?.program ?? '';
-    await must(program, ['build', source, '--target=bun', `--outdir=${outdir}`], options);
-    assert.equal(await must(program, [join(outdir, 'program.js')], { cwd: base }), 'hello\n');
-    await must(program, ['build', source, '--compile', `--outfile=${outfile}`], options);
-    assert.equal(await must(outfile, [], { cwd: base }), 'hello\n');
   });
 
   it('say what is missing where the native package is not installed', async () => {
@@ -190,11 +133,3 @@ describe('the packed files', () => {
     assert.match(stderr, /pull/);
   });
 });
-
-const BUNDLED_REQUIRE =
-  "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);";
-
-async function bundle(contents: string, options: BuildOptions): Promise<void> {
-  const stdin = { contents, resolveDir: installed.directory, loader: 'js' } as const;
-  await build({ stdin, bundle: true, platform: 'node', logLevel: 'silent', ...options });
-}
