@@ -4,6 +4,8 @@ mod apply;
 mod block;
 mod decode;
 mod extract;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod halt;
 mod implicit;
 mod index;

@@ -112,6 +112,15 @@ fn a_hard_link_to_a_directory_is_refused() {
 }
 
 #[test]
+fn a_hard_link_to_a_whiteout_is_refused() {
+    // A whiteout is no file: the index would know one name of an inode that has two.
+    for target in [".wh.x", ".wh..wh..opq"] {
+        refuses(&archive().file(target, "").link("l", target).end(), "ERR_EXTRACTION", "hard link to a whiteout");
+        refuses(&archive().link("l", target).file(target, "").end(), "ERR_EXTRACTION", "hard link to a whiteout");
+    }
+}
+
+#[test]
 fn a_hard_link_can_not_remove_its_own_target() {
     refuses(&archive().dir("d").file("d/a", "x").link("d", "d/a").end(), "ERR_EXTRACTION", "target");
     refuses(&archive().file("a", "x").link("a/b", "a").end(), "ERR_EXTRACTION", "target");

@@ -15,5 +15,6 @@ mod links;
 mod names;
 mod overrides;
 mod replacing;
+mod seeds;
 mod sparse;
 mod whiteouts;

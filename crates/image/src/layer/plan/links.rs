@@ -7,6 +7,7 @@ use crate::{
             place::{Planner, Step, empty_file},
             resolve::{self, unusable},
             tree::{EntryId, InodeId},
+            whiteout,
         },
         report::Note,
     },
@@ -42,6 +43,9 @@ impl Planner {
         };
         if self.tree.inode(target_entry).is_directory() {
             return Err(unusable(path, "it is a hard link to a directory"));
+        }
+        if self.tree.name(target_entry).starts_with(whiteout::PREFIX) {
+            return Err(unusable(path, "it is a hard link to a whiteout"));
         }
         let inode = self.tree.inode_of(target_entry);
         // What stands in the way of a parent could be the target itself.
