@@ -4,11 +4,18 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ROOT } from '../support/installed.js';
-import { run } from '../support/programs.js';
+import { has, must, run } from '../support/programs.js';
 import { scratch } from '../support/scratch.js';
 
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
 const { napi } = JSON.parse(read('package.json')) as { napi: { targets: string[] } };
+
+interface Glibc {
+  neededGlibc: (path: string) => string | undefined;
+  loadsOnOldest: (path: string) => boolean;
+}
+
+const glibc = async () => (await import(join(ROOT, 'scripts/pack/glibc.mjs'))) as Glibc;
 
 describe('a release', () => {
   it('is refused while a target is not built', async (t) => {
@@ -26,10 +33,7 @@ describe('a release', () => {
   });
 
   it('says which glibc an addon needs, by the newest version its symbols name', async () => {
-    const glibc = (await import(join(ROOT, 'scripts/pack/glibc.mjs'))) as {
-      neededGlibc(path: string): string | undefined;
-      loadsOnOldest(path: string): boolean;
-    };
+    const { neededGlibc, loadsOnOldest } = await glibc();
     const file = join(scratch('glibc'), 'addon.node');
     for (const [symbols, needed, loads] of [
       ['GLIBC_2.4\0GLIBC_2.28\0GLIBC_2.17', '2.28', true],
@@ -37,9 +41,22 @@ describe('a release', () => {
       ['no versions', undefined, true],
     ] as const) {
       writeFileSync(file, symbols);
-      assert.equal(glibc.neededGlibc(file), needed);
-      assert.equal(glibc.loadsOnOldest(file), loads);
+      assert.equal(neededGlibc(file), needed);
+      assert.equal(loadsOnOldest(file), loads);
     }
+  });
+
+  it('says the same of an addon that readelf says', async (t) => {
+    const name = readdirSync(ROOT).find((file) => file.endsWith('-gnu.node'));
+    if (name === undefined || !has('readelf')) {
+      t.skip(name === undefined ? 'no addon for glibc is built here' : 'readelf is not installed');
+      return;
+    }
+    const { neededGlibc } = await glibc();
+    const symbols = await must('readelf', ['--wide', '--dyn-syms', join(ROOT, name)]);
+    const versions = [...symbols.matchAll(/@GLIBC_([\d.]+)/g)].map((match) => match[1] ?? '');
+    const newest = versions.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1);
+    assert.equal(neededGlibc(join(ROOT, name)), newest);
   });
 
   it('has an addon, a loader and a workflow for each target, under one name', () => {
