@@ -185,14 +185,11 @@ impl BlobStream {
 
     /// At the end there must be no more bytes.
     async fn end(&mut self) -> Result<Option<Bytes>> {
-        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed) {
-            if let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
-                && !bytes.is_empty()
-            {
-                return Err(self.wrong_length("more"));
-            }
-            drop(open);
-            response::give_back().await;
+        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
+            && let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
+            && !bytes.is_empty()
+        {
+            return Err(self.wrong_length("more"));
         }
         Ok(None)
     }

@@ -15,6 +15,7 @@ use crate::{
     registry::{
         options::{ClientOptions, Environment},
         proxy::Proxies,
+        reuse::Patience,
         tls,
     },
 };
@@ -75,6 +76,7 @@ impl Connections {
             .no_proxy()
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url)))
             .connect_timeout(connect_timeout)
+            .connector_layer(Patience)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .user_agent(concat!("microsandbox-image/", env!("CARGO_PKG_VERSION")))

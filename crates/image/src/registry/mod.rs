@@ -21,6 +21,7 @@ mod redirect;
 mod resolve;
 mod response;
 mod retry;
+mod reuse;
 mod scheme;
 mod search;
 mod tls;

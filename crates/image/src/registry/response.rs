@@ -46,17 +46,7 @@ pub(super) async fn read_body(
         }
         body.extend_from_slice(&chunk);
     }
-    drop(response);
-    give_back().await;
     Ok(body.freeze())
-}
-
-/// Lets the connection of a body that was read to its end get back among the idle ones, so that the next request finds
-/// it there and opens no other.
-pub(super) async fn give_back() {
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// The next bytes of a body; no byte within `stall` is an error.

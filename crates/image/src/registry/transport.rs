@@ -19,6 +19,7 @@ use crate::{
         redirect::Answer,
         response,
         retry::Failure,
+        reuse::Servers,
     },
 };
 
@@ -40,6 +41,7 @@ pub(super) struct Transport {
     pub(super) mirrors: Mirrors,
     pub(super) schemes: Mutex<HashMap<String, &'static str>>,
     connections: Connections,
+    servers: Servers,
     tokens: Tokens,
     credentials: Credentials,
 }
@@ -50,6 +52,7 @@ impl Transport {
         Ok(Self {
             connections: Connections::new(&options)?,
             options: Arc::new(options),
+            servers: Servers::default(),
             mirrors: Mirrors::default(),
             schemes: Mutex::default(),
             tokens: Tokens::default(),
@@ -70,7 +73,7 @@ impl Transport {
         what: &str,
     ) -> std::result::Result<Response, Failure> {
         let (connect, stall) = (self.options.connect_timeout, self.options.stall_timeout);
-        match tokio::time::timeout(connect + stall, request.send()).await {
+        match tokio::time::timeout(connect + stall, self.servers.ask(host, request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(response::network(host, &error, connect)),
             Err(_) => Err(ErrorKind::Timeout {
