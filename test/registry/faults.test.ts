@@ -127,3 +127,22 @@ for (const { name: way, skip } of WAYS) {
     });
   });
 }
+
+describe('a name that nobody resolves', () => {
+  it('is tried again, in case the network was away for a moment, and then told', async () => {
+    const events: PullProgress[] = [];
+    // RFC 2606 keeps `.invalid` free of names.
+    const pull = client('plain HTTP', { retries: 1, proxy: null }).pull('registry.invalid/app:1');
+    const error = await failure(
+      (async () => {
+        for await (const event of pull) events.push(event);
+      })(),
+    );
+    assert.equal(error.code, 'ERR_NETWORK');
+    assert.match(error.message, /registry\.invalid/);
+    assert.deepEqual(
+      events.flatMap((event) => (event.type === 'retrying' ? [[event.host, event.attempt]] : [])),
+      [['registry.invalid', 1]],
+    );
+  });
+});
