@@ -149,6 +149,36 @@ fn extended_attributes_are_kept_on_files_and_directories() {
 }
 
 #[test]
+fn attributes_as_libarchive_writes_them_are_kept() {
+    // Names with escapes, values in base64 without padding.
+    let made = archive()
+        .pax(&[("LIBARCHIVE.xattr.user.a%3Db", b"AGI"), ("LIBARCHIVE.xattr.user.padded", b"eA==")])
+        .file("f", "")
+        .pax(&[("SCHILY.xattr.user.both", b"star's"), ("LIBARCHIVE.xattr.user.both", b"bGli")])
+        .file("g", "")
+        .pax(&[("LIBARCHIVE.xattr.user.both", b"bGli"), ("SCHILY.xattr.user.both", b"star's")])
+        .file("h", "")
+        .file("next", "");
+    let outcome = run(&made.end().0, Default::default());
+    outcome.unpacked.unwrap();
+    let attribute = |path: &str, name: &str| {
+        let mut value = [0; 16];
+        let length = rustix::fs::lgetxattr(outcome.root.join(path), name, &mut value[..]).ok()?;
+        Some(value[..length].to_vec())
+    };
+    assert_eq!(attribute("f", "user.a=b").as_deref(), Some(&b"\0b"[..]));
+    assert_eq!(attribute("f", "user.padded").as_deref(), Some(&b"x"[..]));
+    assert_eq!(attribute("g", "user.both").as_deref(), Some(&b"star's"[..]));
+    assert_eq!(attribute("h", "user.both").as_deref(), Some(&b"star's"[..]));
+    assert_eq!(attribute("next", "user.both"), None);
+    for (key, value) in
+        [("LIBARCHIVE.xattr.user.x", &b"!"[..]), ("LIBARCHIVE.xattr.", b"eA"), ("LIBARCHIVE.xattr.%00", b"eA")]
+    {
+        refuses(&archive().pax(&[(key, value)]).file("f", "").end(), "ERR_EXTRACTION", "attribute");
+    }
+}
+
+#[test]
 fn attributes_the_host_would_interpret_are_written_down_under_another_name() {
     let made = archive().pax(&[("SCHILY.xattr.system.posix_acl_access", b"\x02\0\0\0")]).file("f", "").end();
     let outcome = run(&made.0, Default::default());

@@ -325,3 +325,6 @@ fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) 
     twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))
 }
+
+#[cfg(test)]
+mod tests;

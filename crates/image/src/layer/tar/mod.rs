@@ -7,6 +7,8 @@
 mod field;
 mod header;
 mod pax;
+#[cfg(test)]
+mod second_opinion;
 mod sparse;
 mod walk;
 

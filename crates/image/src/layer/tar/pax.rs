@@ -1,5 +1,11 @@
 //! PAX extended headers: records `length key=value\n` that override fields of the next entry (POSIX.1-2001, pax).
 
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
 use crate::{
     error::Result,
     layer::tar::{Timestamp, header::damaged, sparse::Segment},
@@ -7,6 +13,12 @@ use crate::{
 
 /// Extended attributes of one entry: no file system here takes as many.
 const MOST_XATTRS: usize = 1024;
+
+/// libarchive leaves the padding away; others may not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What extended headers say about one entry.
 #[derive(Debug, Default, Clone)]
@@ -20,6 +32,8 @@ pub(super) struct Overrides {
     pub(super) device_major: Option<u32>,
     pub(super) device_minor: Option<u32>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Those of libarchive, until it is known which of them star's records say too.
+    libarchive_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: SparseKeys,
 }
 
@@ -50,6 +64,12 @@ impl Overrides {
     /// Reads the records of a local header (type `x`).
     pub(super) fn read_local(&mut self, bytes: &[u8]) -> Result<()> {
         for_each_record(bytes, |key, value| self.take(key, value))?;
+        // bsdtar writes each attribute in both forms; star's has the bytes as they are.
+        for (name, value) in std::mem::take(&mut self.libarchive_xattrs) {
+            if !self.xattrs.iter().any(|(known, _)| *known == name) {
+                set_xattr(&mut self.xattrs, &name, value)?;
+            }
+        }
         match self.sparse.offset {
             Some(_) => Err(bad("a sparse segment has no length")),
             None => Ok(()),
@@ -89,7 +109,10 @@ impl Overrides {
             b"SCHILY.devminor" => self.device_minor = id(value, "SCHILY.devminor")?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.set_xattr(name, value)?;
+                    set_xattr(&mut self.xattrs, name, value.to_vec())?;
+                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                    let value = BASE64.decode(value).map_err(|_| bad("an extended attribute is not in base64"))?;
+                    set_xattr(&mut self.libarchive_xattrs, &without_escapes(name), value)?;
                 } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.take(key, value)?;
                 }
@@ -97,18 +120,38 @@ impl Overrides {
         }
         Ok(())
     }
+}
 
-    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
-        if name.is_empty() || name.contains(&0) {
-            return Err(bad("an extended attribute has no proper name"));
-        }
-        self.xattrs.retain(|(known, _)| known != name);
-        if self.xattrs.len() == MOST_XATTRS {
-            return Err(bad("an entry has more than 1024 extended attributes"));
-        }
-        self.xattrs.push((name.to_vec(), value.to_vec()));
-        Ok(())
+fn set_xattr(xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>, name: &[u8], value: Vec<u8>) -> Result<()> {
+    if name.is_empty() || name.contains(&0) {
+        return Err(bad("an extended attribute has no proper name"));
     }
+    xattrs.retain(|(known, _)| known != name);
+    if xattrs.len() == MOST_XATTRS {
+        return Err(bad("an entry has more than 1024 extended attributes"));
+    }
+    xattrs.push((name.to_vec(), value));
+    Ok(())
+}
+
+/// Takes `%41` for `A`, as libarchive writes names; what is no escape stays as it is.
+fn without_escapes(name: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| name.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+    let mut plain = Vec::with_capacity(name.len());
+    let mut at = 0;
+    while let Some(&byte) = name.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high << 4 | low) as u8);
+                at += 3;
+            }
+            _ => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    plain
 }
 
 impl SparseKeys {
@@ -231,6 +274,15 @@ mod tests {
         let read = local(&[("SCHILY.xattr.security.capability", b"a\nb\0c"), ("path", b"x\ny\xff")]).unwrap();
         assert_eq!(read.xattrs, [(b"security.capability".to_vec(), b"a\nb\0c".to_vec())]);
         assert_eq!(read.path.as_deref(), Some(&b"x\ny\xff"[..]));
+    }
+
+    #[test]
+    fn names_of_libarchives_attributes_have_escapes() {
+        for (written, name) in
+            [("user.a", "user.a"), ("user.%3D%41%7a", "user.=Az"), ("%", "%"), ("%4", "%4"), ("%zz", "%zz")]
+        {
+            assert_eq!(without_escapes(written.as_bytes()), name.as_bytes());
+        }
     }
 
     #[test]
