@@ -238,6 +238,8 @@ fn what_is_locked_or_leased_stays() {
     let mut kept = names(&report.kept, ItemKind::Layer);
     kept.sort_by_key(|(_, reason)| *reason);
     assert_eq!(kept.iter().map(|(_, reason)| *reason).collect::<Vec<_>>(), [Reason::Locked, Reason::Leased]);
+    let images = names(&report.kept, ItemKind::Image);
+    assert_eq!(images, [("docker.io/library/leased-image:latest", Reason::Leased)]);
     assert!(cache.has("locked") && cache.has("leased") && cache.hit("leased-image"));
     drop((held, lease));
     cache.cache.prune(&options).unwrap();
@@ -256,6 +258,28 @@ fn while_a_foreign_pull_is_under_way_no_layer_goes() {
     drop(held);
     cache.cache.prune(&PruneOptions::default()).unwrap();
     assert!(!cache.has("finished, not yet named"));
+}
+
+#[test]
+fn an_image_that_is_being_pulled_stays_and_is_told_where_it_should_go() {
+    let cache = Fixture::new();
+    cache.image("pulled", &["a"], 99 * HOUR);
+    let held = lock(&cache.cache.image_lock_path(&reference("pulled"), &Platform::host_linux()));
+    let told = |options: PruneOptions| {
+        let report = cache.cache.prune(&PruneOptions { dry_run: true, ..options.clone() }).unwrap();
+        let really = cache.cache.prune(&options).unwrap();
+        assert_eq!((&report.kept, &report.removed), (&really.kept, &really.removed));
+        names(&report.kept, ItemKind::Image).iter().map(|(_, reason)| *reason).collect::<Vec<_>>()
+    };
+    assert_eq!(told(PruneOptions::default()), []);
+    assert_eq!(told(PruneOptions { keep: Some(1), ..Default::default() }), []);
+    assert_eq!(told(PruneOptions { keep: Some(0), ..Default::default() }), [Reason::Locked]);
+    assert_eq!(told(PruneOptions { older_than: Some(HOUR), ..Default::default() }), [Reason::Locked]);
+    assert_eq!(told(PruneOptions { max_bytes: Some(0), ..Default::default() }), [Reason::Locked]);
+    assert!(cache.hit("pulled"));
+    drop(held);
+    cache.cache.prune(&PruneOptions { keep: Some(0), ..Default::default() }).unwrap();
+    assert!(!cache.hit("pulled"));
 }
 
 #[test]

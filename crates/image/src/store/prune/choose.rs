@@ -12,8 +12,18 @@ use crate::{model::Digest, store::removal::Reason};
 pub(super) struct Candidate {
     pub(super) last_used: SystemTime,
     pub(super) layers: BTreeSet<Digest>,
-    /// Never goes: named, or in use.
-    pub(super) stays: bool,
+    pub(super) stays: Stays,
+}
+
+/// Whether an image can go at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// It can.
+    No,
+    /// It was named, so it is not looked at.
+    Named,
+    /// It should go like any other, and can't for now: nothing is freed by it.
+    InUse,
 }
 
 /// By what it is decided.
@@ -27,7 +37,8 @@ pub(super) struct Bounds {
     pub(super) max_bytes: Option<u64>,
 }
 
-/// Those that go, with the reason, the one least recently used first.
+/// Those that go, with the reason, the one least recently used first. Those in use that should go are among them, so that
+/// whoever removes can tell of them.
 ///
 /// `total` is what the cache has without that which goes anyway; `sizes` is what each layer has.
 pub(super) fn choose(
@@ -46,7 +57,8 @@ pub(super) fn choose(
     let kept_from = order.len().saturating_sub(bounds.keep.unwrap_or(usize::MAX));
     let mut going = Vec::new();
     let mut go = |at: usize, reason: Reason, total: &mut u64| {
-        for digest in &images[at].layers {
+        let freed = images[at].layers.iter().filter(|_| images[at].stays == Stays::No);
+        for digest in freed {
             let users = users.get_mut(digest).expect("every layer was counted");
             *users -= 1;
             if *users == 0 {
@@ -60,12 +72,14 @@ pub(super) fn choose(
         let image = &images[at];
         let unused = bounds.older_than.is_some_and(|age| now.duration_since(image.last_used).is_ok_and(|is| is > age));
         match (image.stays, unused, rank < kept_from) {
-            (true, ..) => {}
-            (false, true, _) => go(at, Reason::Unused, &mut total),
-            (false, false, true) => go(at, Reason::BeyondKeep, &mut total),
-            (false, false, false) => rest.push(at),
+            (Stays::Named, ..) => {}
+            (_, true, _) => go(at, Reason::Unused, &mut total),
+            (_, false, true) => go(at, Reason::BeyondKeep, &mut total),
+            (_, false, false) => rest.push(at),
         }
     }
+    // One in use only had to go if all the others were not enough.
+    rest.sort_by_key(|&at| images[at].stays == Stays::InUse);
     for at in rest {
         if bounds.max_bytes.is_some_and(|most| total > most) {
             go(at, Reason::OverBudget, &mut total);
@@ -86,7 +100,7 @@ mod tests {
         let image = |hours: u64, layers: &str| Candidate {
             last_used: now - Duration::from_secs(hours * 3600),
             layers: layers.chars().map(digest).collect(),
-            stays: false,
+            stays: Stays::No,
         };
         vec![image(1, "ab"), image(30, "ac"), image(10, "d")]
     }
@@ -108,7 +122,7 @@ mod tests {
         let mut images = images(now);
         let bounds = Bounds { older_than: Some(Duration::from_secs(5 * 3600)), ..Bounds::default() };
         assert_eq!(chosen(&images, bounds, now), [(1, Reason::Unused), (2, Reason::Unused)]);
-        images[1].stays = true;
+        images[1].stays = Stays::Named;
         assert_eq!(chosen(&images, bounds, now), [(2, Reason::Unused)]);
     }
 
@@ -120,6 +134,20 @@ mod tests {
         // Image 1 frees only `c`, since `a` is image 0's as well.
         assert_eq!(chosen(&images(now), bounds(300), now), [(1, Reason::OverBudget)]);
         assert_eq!(chosen(&images(now), bounds(299), now), [(1, Reason::OverBudget), (2, Reason::OverBudget)]);
+    }
+
+    #[test]
+    fn one_in_use_that_should_go_is_told_and_frees_nothing() {
+        let now = SystemTime::now();
+        let mut images = images(now);
+        images[1].stays = Stays::InUse;
+        let bounds = |max_bytes| Bounds { max_bytes: Some(max_bytes), ..Bounds::default() };
+        // Image 2 goes before image 1, which was used longer ago, and image 0 goes since image 1 could not.
+        assert_eq!(chosen(&images, bounds(300), now), [(2, Reason::OverBudget)]);
+        let all = [(2, Reason::OverBudget), (0, Reason::OverBudget), (1, Reason::OverBudget)];
+        assert_eq!(chosen(&images, bounds(100), now), all);
+        let old = Bounds { older_than: Some(Duration::from_secs(20 * 3600)), ..Bounds::default() };
+        assert_eq!(chosen(&images, old, now), [(1, Reason::Unused)]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-use choose::{Bounds, Candidate, choose};
+use choose::{Bounds, Candidate, Stays, choose};
 
 /// Unfinished downloads that nobody went on with for so long are abandoned.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -153,7 +153,11 @@ fn candidate(cache: &GlobalCache, options: &PruneOptions, image: &ImageFile, rem
     Candidate {
         last_used: image.last_used,
         layers: layers.map(|layer| layer.digest.clone()).collect(),
-        stays: named || removal.image_in_use(image).is_some(),
+        stays: match removal.image_in_use(image) {
+            _ if named => Stays::Named,
+            Some(_) => Stays::InUse,
+            None => Stays::No,
+        },
     }
 }
 
