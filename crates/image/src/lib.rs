@@ -4,6 +4,12 @@
 //! cache hit.
 
 pub mod error;
+#[cfg(feature = "fail-points")]
+#[doc(hidden)]
+pub mod fail_points {
+    //! For tests that end the process in the middle of a pull.
+    pub use crate::fs::fail_point::{Step, end_at, record};
+}
 mod fs;
 pub mod layer;
 pub mod model;

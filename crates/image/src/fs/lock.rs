@@ -13,7 +13,10 @@ use std::{
 
 use fs2::FileExt;
 
-use crate::error::{ErrorKind, ImageError, Result};
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    fs::step,
+};
 
 /// How often a waiting lock is tried. flock can't be waited for with a time-out or an abort.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -93,6 +96,7 @@ impl Lock {
 
     fn try_hold(path: &Path, hold: Hold) -> Result<Option<Self>> {
         loop {
+            step("open", path);
             let file = OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -101,6 +105,7 @@ impl Lock {
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
                 .open(path)
                 .map_err(|error| ImageError::io("open the lock", path, error))?;
+            step("lock", path);
             let tried = match hold {
                 Hold::Alone => file.try_lock_exclusive(),
                 Hold::Shared => FileExt::try_lock_shared(&file),
@@ -112,6 +117,7 @@ impl Lock {
                 Err(error) => return Err(no_locks(path, error)),
             }
             if names_this_file(path, &file)? {
+                step("keep locked", path);
                 return Ok(Some(Self { _file: file }));
             }
         }

@@ -10,9 +10,15 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{ImageError, Result};
+use crate::{
+    error::{ImageError, Result},
+    fs::step,
+};
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Any of the names below a tree that is removed.
+const IN_A_TREE: &str = "tree/*";
 
 /// Removes what is at `path`, whatever it is; nothing there is no error.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
@@ -33,6 +39,7 @@ pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + C
             None => {
                 let (_, name) = open.pop().expect("the list has a last one");
                 if let (Some((above, _)), Some(name)) = (open.last(), name) {
+                    step("remove", IN_A_TREE);
                     gone(unlinkat(above.fd()?, &*name, AtFlags::REMOVEDIR))?;
                 }
             }
@@ -55,10 +62,12 @@ pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + C
                         Err(errno) => return Err(errno),
                     }
                 }
+                step("remove", IN_A_TREE);
                 gone(unlinkat(fd, name, AtFlags::empty()))?;
             }
         }
     }
+    step("remove", "emptied tree");
     gone(unlinkat(&parent, name, AtFlags::REMOVEDIR))
 }
 

@@ -12,6 +12,7 @@ use rustix::{
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
+    fs::step,
     layer::stat::OVERRIDE_STAT,
 };
 
@@ -23,9 +24,12 @@ pub fn probe_host(directory: &Path) -> Result<()> {
     let name = format!(".probe-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let path = directory.join(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    step("create", &path);
     let file = openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| ImageError::io("create a file in", directory, errno))?;
+    step("attribute", &path);
     let tried = fsetxattr(&file, OVERRIDE_STAT, &[0; 20], XattrFlags::empty());
+    step("remove", &path);
     let _ = std::fs::remove_file(&path);
     match tried {
         Ok(()) => Ok(()),

@@ -10,7 +10,7 @@ use rustix::fs::{XattrFlags, fsetxattr};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, publish_file, read_if_there, remove_file_if_there},
+    fs::{Lock, publish_file, read_if_there, remove_file_if_there, step},
     layer::{LayerIndex, OverrideStat, Patch, patch, read_links, read_list},
     model::Digest,
     pull::{
@@ -133,7 +133,7 @@ fn apply(cache: &GlobalCache, digest: &Digest, changes: Vec<Change>) -> Result<(
     remove_file_if_there(&index_path)?;
     let mut patches = Vec::new();
     for change in changes {
-        let (path, change) = apply_one(&tree, cache.layers_dir(), change)?;
+        let (path, change) = apply_one(&tree, change)?;
         patches.extend(index.as_ref().and_then(|index| index.record_offset(&path)).map(|at| (at, change)));
     }
     let Some(index) = index else { return Ok(()) };
@@ -142,17 +142,18 @@ fn apply(cache: &GlobalCache, digest: &Digest, changes: Vec<Change>) -> Result<(
     publish_file(&index_path.with_extension("index.part"), &index_path, &bytes)
 }
 
-fn apply_one(tree: &Path, layers: &Path, change: Change) -> Result<(Vec<u8>, Patch)> {
+fn apply_one(tree: &Path, change: Change) -> Result<(Vec<u8>, Patch)> {
     match change {
         Change::Directory { path, stat } => {
             if let Some(directory) = open_directory(tree, &path)? {
+                step("attribute", tree);
                 fsetxattr(&directory, ATTRIBUTE, &stat.to_bytes(), XattrFlags::empty())
                     .map_err(|errno| ImageError::io("set an attribute in", tree, errno))?;
             }
             Ok((path, Patch { stat, file: None }))
         }
         Change::Link { path, file } => {
-            let inode = fill(&file, tree, &path, layers)?;
+            let inode = fill(&file, tree, &path)?;
             Ok((path, Patch { stat: file.stat, file: Some((inode, file.size)) }))
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, free_space, remove_file_if_there},
+    fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
     layer::{Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::{Event, Observer},
@@ -249,10 +249,7 @@ impl<'a> Work<'a> {
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
         if self.held != Held::Blob {
             let (part, place) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
-            blocking(move || {
-                std::fs::rename(&part, &place).map_err(|error| ImageError::io("rename into place", &place, error))
-            })
-            .await?;
+            blocking(move || rename(&part, &place)).await?;
         }
         Ok(downloaded)
     }
@@ -330,12 +327,6 @@ impl<'a> Work<'a> {
     fn path(&self, file: LayerFile) -> PathBuf {
         self.shared.cache.layer(&self.job.blob.digest, file)
     }
-}
-
-fn make_directory(path: &PathBuf) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-    made.map_err(|error| ImageError::io("create", path, error))
 }
 
 /// Tells how much has come, not too often, and the end always.

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
+    fs::step,
     layer::Halt,
     model::{Descriptor, Hasher},
     pull::feed::Feed,
@@ -66,6 +67,7 @@ impl Receiver {
             }
             Held::Nothing => {
                 crate::fs::remove_file_if_there(part_path)?;
+                step("create", part_path);
                 let opened = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(part_path);
                 (part_path, opened, 0)
             }
@@ -99,6 +101,7 @@ impl Receiver {
         while let Some(bytes) = incoming.blocking_recv() {
             halt.check()?;
             hasher.update(&bytes);
+            step("write", &self.path);
             self.file.write_all(&bytes).map_err(|error| ImageError::io("write", &self.path, error))?;
             let length = bytes.len() as u64;
             feed.push(position, bytes);

@@ -7,13 +7,13 @@ use std::{
     fs::{self, File},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rustix::fs::{CWD, XattrFlags, fgetxattr, flistxattr, fsetxattr, renameat};
 
 use crate::{
     error::{ImageError, Result},
+    fs::{remove_file_if_there, step},
     layer::OverrideStat,
     pull::lower::{open_directory, read_stat},
 };
@@ -43,21 +43,22 @@ impl LowerFile {
     }
 }
 
-/// Puts a copy in place of the stand-in at `path` and answers with its inode number.
-pub(super) fn fill(file: &LowerFile, tree: &Path, path: &[u8], layers: &Path) -> Result<u64> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let name = format!(".trash-link-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let beside = layers.join(name);
+/// Puts a copy in place of the stand-in at `path` and answers with its inode number. The layer's lock is held.
+pub(super) fn fill(file: &LowerFile, tree: &Path, path: &[u8]) -> Result<u64> {
+    let beside = tree.with_extension("link.part");
+    remove_file_if_there(&beside)?;
     let copied = copy(file, &beside).and_then(|inode| {
         let split = path.iter().rposition(|&byte| byte == b'/');
         let (parent, name) = split.map_or((&b""[..], path), |slash| (&path[..slash], &path[slash + 1..]));
         let Some(directory) = open_directory(tree, parent)? else {
             return Err(ImageError::internal("the directory of a hard link is gone"));
         };
+        step("rename", &beside);
         renameat(CWD, &beside, &directory, name).map_err(|errno| ImageError::io("rename into", tree, errno))?;
         Ok(inode)
     });
     if copied.is_err() {
+        step("remove", &beside);
         let _ = fs::remove_file(&beside);
     }
     copied
@@ -66,14 +67,18 @@ pub(super) fn fill(file: &LowerFile, tree: &Path, path: &[u8], layers: &Path) ->
 fn copy(from: &LowerFile, to: &Path) -> Result<u64> {
     use std::os::unix::fs::OpenOptionsExt;
     let failed = |action| move |error: std::io::Error| ImageError::io(action, to, error);
+    step("create", to);
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     let mut made = made.map_err(failed("create"))?;
     let mut source = from.file.try_clone().map_err(failed("copy to"))?;
     std::io::Seek::rewind(&mut source).map_err(failed("copy to"))?;
+    step("write", to);
     std::io::copy(&mut source, &mut made).map_err(failed("write"))?;
+    step("attribute", to);
     copy_attributes(&from.file, &made).map_err(|errno| ImageError::io("set the attributes of", to, errno))?;
     let (seconds, nanoseconds) = from.modified;
     let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    step("time", to);
     rustix::fs::futimens(&made, &rustix::fs::Timestamps { last_access: time, last_modification: time })
         .map_err(|errno| ImageError::io("set the time of", to, errno))?;
     Ok(made.metadata().map_err(failed("stat"))?.ino())

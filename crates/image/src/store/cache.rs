@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{publish_file, read_if_there, remove_file_if_there},
+    fs::{publish_file, read_if_there, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
         last_use::record_use,
@@ -119,6 +119,7 @@ impl GlobalCache {
     /// Makes the directories, for their owner alone, and refuses those that others could have prepared.
     pub fn prepare(&self) -> Result<()> {
         for directory in [&self.0.root, &self.0.layers, &self.0.images] {
+            step("create", directory);
             match fs::DirBuilder::new().mode(0o700).recursive(directory == &self.0.root).create(directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(ImageError::io("create the cache directory", directory, error));

@@ -8,9 +8,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use crate::{
@@ -21,9 +20,6 @@ use crate::{
 
 /// Prefix of the file with which a file system is tried.
 const PROBE_PREFIX: &str = ".probe-";
-/// Prefix of the file that will stand in for one of a lower layer.
-const STAND_IN_PREFIX: &str = ".trash-link-";
-const RECENT: Duration = Duration::from_secs(60);
 
 /// The lists.
 #[derive(Debug, Default)]
@@ -64,7 +60,6 @@ enum Name {
     Layer(Digest, LayerFile),
     Beside(Digest),
     Leftover,
-    StandIn,
     Foreign,
 }
 
@@ -82,9 +77,7 @@ impl Inventory {
                     let locks = vec![cache.layer(&digest, LayerFile::Lock)];
                     inventory.leftovers.push(Leftover { path, locks });
                 }
-                // It has no lock; whoever makes one needs it for moments.
-                Name::StandIn if is_recent(&path) => {}
-                Name::Leftover | Name::StandIn => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
+                Name::Leftover => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
                 Name::Foreign => inventory.foreign.push(path),
             }
         }
@@ -92,6 +85,7 @@ impl Inventory {
             let path = cache.images_dir().join(&name);
             let name = name.to_string_lossy();
             match name.split_once('.') {
+                _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
                 Some((key, "json")) => inventory.images.extend(read_image(key, path)?),
                 Some((key, "json.part")) => {
                     let locks = vec![cache.images_dir().join(format!("{key}.lock"))];
@@ -137,16 +131,7 @@ fn names(directory: &Path) -> Result<Vec<OsString>> {
     list().map_err(|error| ImageError::io("list", directory, error))
 }
 
-fn is_recent(path: &Path) -> bool {
-    let made = fs::symlink_metadata(path).ok().and_then(|file| u64::try_from(file.ctime()).ok());
-    let made = made.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    made.is_some_and(|made| SystemTime::now().duration_since(made).is_ok_and(|age| age < RECENT))
-}
-
 fn classify(name: &str) -> Name {
-    if name.starts_with(STAND_IN_PREFIX) {
-        return Name::StandIn;
-    }
     if name.starts_with(TRASH_PREFIX) || name.starts_with(PROBE_PREFIX) {
         return Name::Leftover;
     }
@@ -156,7 +141,7 @@ fn classify(name: &str) -> Name {
         return Name::Layer(digest, file);
     }
     match suffix {
-        ".index.part" | ".implicit_dirs.part" | ".lower_links.part" => Name::Beside(digest),
+        ".index.part" | ".implicit_dirs.part" | ".lower_links.part" | ".link.part" => Name::Beside(digest),
         _ => Name::Foreign,
     }
 }
@@ -173,7 +158,9 @@ mod tests {
             let name = format!("sha256_{hex}{}", file.suffix());
             assert_eq!(classify(&name), Name::Layer(digest.clone(), file), "{name}");
         }
-        assert_eq!(classify(&format!("sha256_{hex}.index.part")), Name::Beside(digest));
+        for suffix in ["index.part", "implicit_dirs.part", "lower_links.part", "link.part"] {
+            assert_eq!(classify(&format!("sha256_{hex}.{suffix}")), Name::Beside(digest.clone()));
+        }
         assert_eq!(classify(".trash-1-2"), Name::Leftover);
         assert_eq!(classify(".probe-1-2"), Name::Leftover);
         for foreign in ["README", "sha256_aa.index", &format!("sha256_{hex}"), &format!("sha256_{hex}.index.old")] {

@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{Hold, Lock, remove_file_if_there},
+    fs::{Hold, Lock, remove_file_if_there, step},
     model::Digest,
     store::GlobalCache,
 };
@@ -37,6 +37,7 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        step("remove", &self.path);
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -76,6 +77,7 @@ impl GlobalCache {
             reason: "a lease of this name is held by another process".to_owned(),
         })?;
         let lease = Lease { path, _lock: lock };
+        step("write", &lease.path);
         fs::write(&lease.path, text).map_err(|error| ImageError::io("write the lease", &lease.path, error))?;
         Ok(lease)
     }
@@ -84,6 +86,7 @@ impl GlobalCache {
     pub(super) fn room_lock(&self, hold: Hold) -> Result<Lock> {
         self.prepare()?;
         let directory = self.leases_dir();
+        step("create", &directory);
         match fs::DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(ImageError::io("create the directory", &directory, error));
@@ -124,6 +127,16 @@ impl GlobalCache {
             }
         }
         Ok(leased)
+    }
+
+    /// Removes the leases of processes that are gone, unless somebody leases or decides what goes right now.
+    pub(super) fn sweep_leases(&self) -> Result<()> {
+        let is_lease = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != ROOM_LOCK);
+        if !fs::read_dir(self.leases_dir()).is_ok_and(|mut list| list.any(is_lease)) {
+            return Ok(());
+        }
+        let Some(_room) = Lock::try_acquire(&self.leases_dir().join(ROOM_LOCK))? else { return Ok(()) };
+        self.leased(true).map(drop)
     }
 
     fn leases_dir(&self) -> PathBuf {

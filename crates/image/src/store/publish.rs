@@ -6,7 +6,7 @@ use rustix::fs::{CWD, RenameFlags, Timestamps, renameat_with};
 
 use crate::{
     error::{ImageError, Result},
-    fs::{publish_file, remove_file_if_there},
+    fs::{publish_file, remove_file_if_there, rename, step},
     layer::{Unpacked, write_links, write_list},
     model::Digest,
     store::{COMPLETE_MARKER, GlobalCache, LayerFile, trash::throw_away},
@@ -41,6 +41,7 @@ fn write_marker(tree: &Path) -> Result<()> {
         return Ok(());
     }
     let before = rustix::fs::stat(tree).map_err(|errno| ImageError::io("stat", tree, errno))?;
+    step("create", &marker);
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&marker);
     made.map_err(|error| ImageError::io("create", &marker, error))?;
     // Making the marker touched the root's time, which is the image's.
@@ -48,6 +49,7 @@ fn write_marker(tree: &Path) -> Result<()> {
         last_access: rustix::fs::Timespec { tv_sec: before.st_atime as i64, tv_nsec: before.st_atime_nsec as _ },
         last_modification: rustix::fs::Timespec { tv_sec: before.st_mtime as i64, tv_nsec: before.st_mtime_nsec as _ },
     };
+    step("time", tree);
     rustix::fs::utimensat(CWD, tree, &times, rustix::fs::AtFlags::empty())
         .map_err(|errno| ImageError::io("set the time of", tree, errno))
 }
@@ -55,14 +57,15 @@ fn write_marker(tree: &Path) -> Result<()> {
 /// Puts the new tree in place of an old one, which is gone afterwards.
 fn swap(new: &Path, place: &Path) -> Result<()> {
     if place.symlink_metadata().is_err() {
-        return fs::rename(new, place).map_err(|error| ImageError::io("rename into place", place, error));
+        return rename(new, place);
     }
+    step("exchange", new);
     match renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
         Ok(()) => throw_away(new),
         // Not every file system can exchange.
         Err(_) => {
             throw_away(place)?;
-            fs::rename(new, place).map_err(|error| ImageError::io("rename into place", place, error))
+            rename(new, place)
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{ImageError, Result},
-    fs::remove_tree,
+    fs::{remove_tree, step},
 };
 
 /// Prefix of the names under which trees are thrown away.
@@ -46,6 +46,7 @@ pub(super) fn take_away(tree: &Path) -> Result<Option<PathBuf>> {
     // Process ids come again, in containers soon: the time keeps the name from being one that a crash left.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let trash = parent.join(format!("{TRASH_PREFIX}{}-{now:x}-{number}", std::process::id()));
+    step("rename", tree);
     match fs::rename(tree, &trash) {
         Ok(()) => Ok(Some(trash)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

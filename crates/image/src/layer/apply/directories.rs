@@ -9,8 +9,9 @@ use rustix::{
 
 use crate::{
     error::{ImageError, Result},
+    fs::step,
     layer::{
-        apply::twin,
+        apply::{DIRECTORY, FILE, twin},
         limits::entry_text,
         plan::{EntryId, ROOT, Tree},
     },
@@ -60,6 +61,7 @@ impl Directories {
     /// Makes a directory that is not there, for its owner alone.
     pub(crate) fn make(&mut self, tree: &Tree, directory: EntryId) -> Result<()> {
         let parent = self.handle(tree, tree.parent(directory))?;
+        step("create", DIRECTORY);
         mkdirat(&*parent, tree.name(directory), Mode::RWXU)
             .map_err(|errno| creation_failed(tree, directory, &parent, errno))
     }
@@ -71,6 +73,7 @@ impl Directories {
             self.open.clear();
             crate::fs::remove_tree_at(&handle, name)
         } else {
+            step("remove", FILE);
             unlinkat(&*handle, name, AtFlags::empty())
         };
         removed.map_err(|errno| {

@@ -7,8 +7,10 @@ use rustix::fs::{Mode, RawDir, XattrFlags, fsetxattr, futimens, openat};
 
 use crate::{
     error::{ErrorKind, Result},
+    fs::step,
     layer::{
         apply::{
+            DIRECTORY,
             directories::{Directories, OPEN, failed},
             writers::times,
         },
@@ -31,10 +33,12 @@ pub(crate) fn finish_directories(tree: &mut Tree, directories: &mut Directories,
         let (stat, mtime, implicit) = (inode.stat, inode.mtime, inode.implicit);
         // The original leaves a root that no entry describes without an attribute.
         if id != ROOT || !implicit {
+            step("attribute", DIRECTORY);
             fsetxattr(&*handle, OVERRIDE_STAT, &stat.to_bytes(), XattrFlags::empty())
                 .map_err(|errno| failed("set the attribute of", tree, id, errno))?;
         }
         if !implicit {
+            step("time", DIRECTORY);
             futimens(&*handle, &times(mtime)).map_err(|errno| failed("set the time of", tree, id, errno))?;
         }
     }

@@ -7,6 +7,10 @@ mod twin;
 mod writers;
 mod xattr;
 
+/// Names of steps on files and directories of the tree that is made.
+const FILE: &str = "layers/<d>.extracting/file";
+const DIRECTORY: &str = "layers/<d>.extracting/directory";
+
 pub(crate) use directories::Directories;
 pub(crate) use finish::finish_directories;
 pub(crate) use writers::{FileMeta, Writers};

@@ -17,8 +17,9 @@ use rustix::{
 
 use crate::{
     error::{ImageError, Result},
+    fs::step,
     layer::{
-        apply::{twin, xattr},
+        apply::{FILE, twin, xattr},
         block::Slice,
         halt::Halt,
         queue::{Receiver, Sender, bounded},
@@ -266,8 +267,11 @@ impl Writer {
                 let end = content.len() as u64;
                 self.close(&Open { file, left: 0, end, meta })
             }
-            Job::Link { from, to } => linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
-                .map_err(|errno| failed(&to.0, &to.1, "hard-link", errno)),
+            Job::Link { from, to } => {
+                step("link", FILE);
+                linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
+                    .map_err(|errno| failed(&to.0, &to.1, "hard-link", errno))
+            }
             Job::Fence(reached) => {
                 drop(reached);
                 Ok(())
@@ -278,11 +282,14 @@ impl Writer {
     fn close(&mut self, open: &Open) -> Result<()> {
         let Open { file, meta, end, .. } = open;
         if meta.size > *end {
+            step("length", FILE);
             ftruncate(file, meta.size).map_err(|errno| at(meta, "set the length of", errno))?;
         }
+        step("attribute", FILE);
         fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
             .map_err(|errno| at(meta, "set the attribute of", errno))?;
         xattr::keep_all(file, meta.name.to_bytes(), &meta.xattrs, &mut self.report);
+        step("time", FILE);
         futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
     }
 }
@@ -290,11 +297,13 @@ impl Writer {
 fn create(meta: &FileMeta) -> Result<OwnedFd> {
     const CREATE: OFlags =
         OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    step("create", FILE);
     openat(&*meta.directory, &*meta.name, CREATE, Mode::RUSR | Mode::WUSR).map_err(|errno| at(meta, "create", errno))
 }
 
 fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
+        step("write", FILE);
         match pwrite(file, bytes, offset) {
             Ok(0) => return Err(Errno::NOSPC),
             Ok(count) => {

@@ -4,7 +4,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{XattrFlags, fsetxattr};
 
-use crate::layer::report::{Note, Report};
+use crate::{
+    fs::step,
+    layer::{
+        apply::FILE,
+        report::{Note, Report},
+    },
+};
 
 /// Under this prefix a refused attribute is written down, its own name behind it.
 const WRITTEN_DOWN: &[u8] = b"user.containers.xattr.";
@@ -25,6 +31,7 @@ fn keep(file: &OwnedFd, path: &[u8], name: &[u8], value: &[u8], report: &mut Rep
         report.note(Note::XattrDropped, path);
         return;
     }
+    step("attribute", FILE);
     let taken_as_is = name.starts_with(b"user.") || name == b"security.capability";
     if taken_as_is && fsetxattr(file, name, value, XattrFlags::empty()).is_ok() {
         return;

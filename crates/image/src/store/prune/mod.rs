@@ -88,6 +88,7 @@ impl GlobalCache {
 
     /// Removes what crashes left, from the threads of a pull: small, and nothing that anybody could miss.
     pub(crate) fn sweep(&self) -> Result<()> {
+        self.sweep_leases()?;
         let inventory = Inventory::read(self)?;
         let unfinished = |files: &BTreeSet<LayerFile>| files.contains(&LayerFile::Extracting);
         if inventory.leftovers.is_empty() && !inventory.layers.values().any(unfinished) {

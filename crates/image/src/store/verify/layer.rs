@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::Read,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{ImageError, Result},
-    fs::{Lock, read_if_there, remove_file_if_there},
+    fs::{Lock, make_directory, read_if_there, remove_file_if_there},
     layer::{Halt, LayerIndex, Limits, Source, Unpack, Unpacked, read_links, read_list, unpack},
     model::{Digest, Hasher},
     store::{
@@ -221,8 +220,7 @@ impl LayerCheck<'_> {
     fn unpack(&self) -> Result<Unpacked> {
         let scratch = self.path(LayerFile::Extracting);
         throw_away(&scratch)?;
-        let made = fs::DirBuilder::new().mode(0o700).create(&scratch);
-        made.map_err(|error| ImageError::io("create", &scratch, error))?;
+        make_directory(&scratch)?;
         let blob = self.path(LayerFile::Blob);
         let diff_id = self.expected.and_then(|layer| Digest::parse(&layer.diff_id).ok());
         // It was within its limits when it was pulled, whatever they were.

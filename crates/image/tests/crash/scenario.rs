@@ -1,0 +1,179 @@
+//! One kind of pull, killed at each of its steps.
+
+use std::{collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path};
+
+use microsandbox_image_core::{
+    Digest, GlobalCache, Reference,
+    progress::Event,
+    pull::verify,
+    store::{Depth, LayerFile, VerifyOptions},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    child::{self, Passed},
+    look::{self, Tree},
+    support::amd64,
+    table::{self, Row},
+    world::{World, pull, pull_watched},
+};
+
+/// What is pulled into what.
+#[derive(Debug, Clone, Default)]
+pub struct Scenario {
+    /// Names its table.
+    pub id: &'static str,
+    pub image: &'static str,
+    /// An image that is in the cache already.
+    pub there: Option<&'static str>,
+    pub force: bool,
+    /// The cache has all that crashes leave.
+    pub leftovers: bool,
+    /// The blob comes with a wrong byte.
+    pub damaged: bool,
+    /// All layers and stages at once, as usual; else one after the other, so that every run is the same.
+    pub parallel: bool,
+}
+
+impl Scenario {
+    pub fn holds(&self) {
+        let world = World::new();
+        let golden = golden(&world);
+        let passed = {
+            let temp = self.prepare(&world);
+            child::record(&temp.path().join("cache"), &world.reference(self.image), self)
+        };
+        let mut rows = Vec::new();
+        for (step, count) in by_name(&passed) {
+            let first = self.end_at(&world, &golden, &step, 1).unwrap_or_else(|| panic!("{step} was not passed again"));
+            // In a run of many things at once, one of the later passings may not come.
+            let later = (count > 1).then(|| self.end_at(&world, &golden, &step, count.div_ceil(2).max(2))).flatten();
+            let other = later
+                .filter(|later| (&later.whole, &later.left, &later.next) != (&first.whole, &first.left, &first.next));
+            rows.push(first);
+            rows.extend(other.map(|row| Row { step: format!("{step}, later"), ..row }));
+        }
+        assert!(rows.len() > 20, "{} steps only", rows.len());
+        if self.leftovers {
+            // What was swept is deleted beside all that follows, so only what comes before is the same in every run.
+            let swept = rows.iter().position(|row| row.step == "create layers/.probe-*").unwrap();
+            rows.truncate(swept);
+            rows.retain(|row| !row.step.ends_with(", later") && !row.step.contains("tree"));
+        }
+        if !self.parallel {
+            table::check(self.id, &rows);
+        }
+    }
+
+    /// Kills one pull and looks; `None` if it ended before.
+    fn end_at(&self, world: &World, golden: &BTreeMap<Digest, Tree>, step: &str, count: usize) -> Option<Row> {
+        let temp = self.prepare(world);
+        let directory = temp.path().join("cache");
+        let (cache, reference) = (GlobalCache::new(&directory), world.reference(self.image));
+        let status = child::end_at(&directory, &reference, self, step, count);
+        world.send_damaged(false);
+        if status.signal() != Some(9) {
+            return None;
+        }
+        let layers = World::layers(self.image);
+        look::assert_no_lock_stays(&cache);
+        let left = look::unfinished(&cache);
+        let mut held = BTreeMap::new();
+        for layer in &layers {
+            held.insert(layer.clone(), look::whole(&cache, layer, &golden[layer]));
+        }
+        let mut whole = held[layers.last().unwrap()].clone();
+        whole.extend(look::is_remembered(&cache, &reference).then_some("metadata"));
+        if self.parallel {
+            // Its own opinion; it takes unfinished trees away, which the other scenarios leave to the next pull.
+            assert_verified(&cache);
+        }
+        let asked = world.server.requests().len();
+        let (pulled, events) = pull_watched(&directory, &reference, &Scenario { force: false, ..self.clone() });
+        let result = pulled.unwrap_or_else(|error| panic!("{step} {count}: {error:?}"));
+        let requests = world.server.requests().split_off(asked);
+        for (layer, held) in &held {
+            let fetched = requests.iter().any(|request| request.path.ends_with(&layer.to_string()));
+            assert!(!(fetched && held.contains("blob")), "{step}: a finished download was fetched again");
+        }
+        for (layer, path) in layers.iter().zip(&result.layers) {
+            assert!(look::tree(path) == golden[layer], "{step} {count}: {layer} is not right after the next pull");
+        }
+        assert!(cache.lookup(&Reference::parse(&reference).unwrap(), &amd64()).unwrap().is_some());
+        if requests.is_empty() {
+            // A hit writes nothing; the next that is none sweeps.
+            pull(&directory, &reference, &Scenario { force: true, ..self.clone() }).unwrap();
+        }
+        look::assert_swept(&cache, &format!("{step} {count}"));
+        look::assert_no_lock_stays(&cache);
+        assert_verified(&cache);
+        let from: Vec<usize> = requests
+            .iter()
+            .filter(|request| layers.iter().any(|layer| request.path.ends_with(&layer.to_string())))
+            .map(|request| request.from().unwrap_or(0))
+            .collect();
+        let extracts = events.iter().any(|event| matches!(event, Event::LayerExtractStarted { .. }));
+        Some(Row { step: step.to_owned(), whole, left, next: table::next(requests.is_empty(), &from, extracts) })
+    }
+
+    /// A cache as the scenario wants it.
+    pub fn prepare(&self, world: &World) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("cache");
+        if let Some(there) = self.there {
+            pull(&directory, &world.reference(there), &Scenario::default()).unwrap();
+        }
+        if self.leftovers {
+            leave(&GlobalCache::new(&directory), &World::layers(self.image)[0], &world.reference(self.image));
+        }
+        world.send_damaged(self.damaged);
+        temp
+    }
+}
+
+/// All that crashes leave, at once.
+fn leave(cache: &GlobalCache, layer: &Digest, reference: &str) {
+    cache.prepare().unwrap();
+    let path = |name: &str| cache.layers_dir().join(name);
+    for directory in [path(".trash-1-1-1"), cache.layer(layer, LayerFile::Extracting)] {
+        fs::create_dir_all(directory.join("etc")).unwrap();
+        fs::write(directory.join("etc/file"), "half").unwrap();
+    }
+    fs::write(path(".probe-1-1"), "").unwrap();
+    fs::write(cache.layer(layer, LayerFile::Part), World::half_a_layer()).unwrap();
+    fs::write(cache.layer(layer, LayerFile::Index).with_extension("index.part"), "half").unwrap();
+    let metadata = cache.image_metadata_path(&Reference::parse(reference).unwrap(), &amd64());
+    fs::write(metadata.with_extension("json.part"), "{").unwrap();
+    let leases = cache.directory().join("leases");
+    fs::create_dir(&leases).unwrap();
+    fs::write(leases.join("1-1-1"), "").unwrap();
+    fs::write(leases.join("room.lock"), "").unwrap();
+}
+
+/// The trees as they are after a pull that nobody kills.
+fn golden(world: &World) -> BTreeMap<Digest, Tree> {
+    let temp = tempfile::tempdir().unwrap();
+    let result = pull(&temp.path().join("golden"), &world.reference("three"), &Scenario::default()).unwrap();
+    let trees = result.layers.iter().map(|path: &std::path::PathBuf| look::tree(Path::new(path)));
+    result.layer_digests.iter().cloned().zip(trees).collect()
+}
+
+fn assert_verified(cache: &GlobalCache) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let options = VerifyOptions { depth: Depth::Content, repair: false };
+    let report = runtime.block_on(verify(cache, options, CancellationToken::new())).unwrap();
+    assert_eq!(report.problems, []);
+    assert!(report.skipped.iter().all(|skipped| skipped.reason == microsandbox_image_core::store::SkipReason::NoIndex));
+}
+
+/// The steps and how often each was passed, at all places of the source together.
+fn by_name(passed: &[Passed]) -> Vec<(String, usize)> {
+    let mut steps: Vec<(String, usize)> = Vec::new();
+    for step in passed {
+        match steps.iter_mut().find(|(name, _)| *name == step.name) {
+            Some((_, count)) => *count += step.count,
+            None => steps.push((step.name.clone(), step.count)),
+        }
+    }
+    steps
+}

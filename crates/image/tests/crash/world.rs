@@ -1,0 +1,144 @@
+//! Images that need all that extraction can do, the registry that has them, and pulls of them.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use microsandbox_image_core::{
+    Digest, GlobalCache, ImageError, PullOptions, PullResult, Reference, Registry, Settings,
+    progress::{Event, Observer},
+    registry::ClientOptions,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    archive::{Header, archive},
+    scenario::Scenario,
+    support::{self, Server, Store, Watch, images},
+};
+
+/// Paths of the upper layer that depend on the layer below.
+pub const DEPENDENT: [&str; 4] = ["usr", "usr/lib", "usr/lib/linked", "opt"];
+
+/// The registry.
+pub struct World {
+    pub server: Server,
+    damaged: Arc<AtomicBool>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (base, upper, third) = (base(), upper(), third());
+        let mut store = Store::default();
+        for (tag, layers) in [
+            ("one", vec![&base[..]]),
+            ("two", vec![&base[..], &upper[..]]),
+            ("three", vec![&base[..], &upper[..], &third[..]]),
+        ] {
+            let manifest = store.image("linux/amd64", &layers);
+            store.tag(tag, images::OCI_MANIFEST, &manifest);
+        }
+        let damaged = Arc::new(AtomicBool::new(false));
+        let (wrong, blob) = (Arc::clone(&damaged), images::sha256(&base).to_string());
+        let server = Server::start(move |request| {
+            let mut reply = store.reply(request);
+            if wrong.load(Ordering::Relaxed) && request.path.ends_with(&blob) {
+                let last = reply.body.len() - 1;
+                reply.body[last] ^= 1;
+            }
+            reply
+        });
+        Self { server, damaged }
+    }
+
+    /// From now on the lowest layer is sent with a wrong byte, or rightly.
+    pub fn send_damaged(&self, damaged: bool) {
+        self.damaged.store(damaged, Ordering::Relaxed);
+    }
+
+    pub fn reference(&self, image: &str) -> String {
+        format!("{}/team/app:{image}", self.server.host)
+    }
+
+    /// The layers of an image, bottom first.
+    pub fn layers(image: &str) -> Vec<Digest> {
+        let all = [base(), upper(), third()].map(|layer| images::sha256(&layer));
+        let count = match image {
+            "one" => 1,
+            "two" => 2,
+            _ => 3,
+        };
+        all[..count].to_vec()
+    }
+
+    /// The first bytes of an image's lowest layer.
+    pub fn half_a_layer() -> Vec<u8> {
+        let mut bytes = base();
+        bytes.truncate(30_000);
+        bytes
+    }
+}
+
+/// Pulls once in this process.
+pub fn pull(cache: &Path, reference: &str, how: &Scenario) -> Result<PullResult, ImageError> {
+    pull_watched(cache, reference, how).0
+}
+
+/// Pulls once and tells what happened.
+pub fn pull_watched(cache: &Path, reference: &str, how: &Scenario) -> (Result<PullResult, ImageError>, Vec<Event>) {
+    let settings = Settings {
+        lock_timeout: Some(Duration::from_secs(10)),
+        concurrency: if how.parallel { 3 } else { 1 },
+        extractions: if how.parallel { 2 } else { 1 },
+        writers: if how.parallel { 2 } else { 1 },
+        ..Settings::default()
+    };
+    let options = PullOptions { force: how.force, verify_before_extract: !how.parallel, ..PullOptions::default() };
+    let client = ClientOptions { retries: 0, ..support::options() };
+    let registry = Registry::new(GlobalCache::new(cache), support::amd64(), client, settings).unwrap();
+    let watch = Arc::new(Watch::default());
+    let observer: Arc<dyn Observer> = Arc::clone(&watch) as Arc<dyn Observer>;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let reference = Reference::parse(reference).unwrap();
+    let pulled = runtime.block_on(registry.pull(&reference, &options, observer, CancellationToken::new()));
+    let events = watch.0.lock().unwrap().clone();
+    (pulled, events)
+}
+
+fn base() -> Vec<u8> {
+    let made = archive()
+        .put(Header::new(b'5', b"usr").uid(5), b"")
+        .put(Header::new(b'5', b"usr/lib").uid(7).gid(7), b"")
+        .file_bytes(b"usr/lib/base", &support::noise(60_000))
+        .file("srv/data/file", "below directories that no entry describes");
+    made.end().0
+}
+
+fn upper() -> Vec<u8> {
+    let sparse: [(&str, &[u8]); 3] =
+        [("GNU.sparse.size", b"10000"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.map", b"4096,3")];
+    let made = archive()
+        .file_bytes(b"usr/lib/new", &support::noise(50_000))
+        .link("usr/lib/linked", "usr/lib/base")
+        .symlink("opt/link", "../usr")
+        .file("opt/first", "two names")
+        .link("opt/second", "opt/first")
+        .file("opt/becomes a directory", "x")
+        .dir("opt/becomes a directory")
+        .file("opt/becomes a file/below/deep", "x")
+        .file("opt/becomes a file", "y")
+        .pax(&[("SCHILY.xattr.user.note", b"kept")])
+        .file("opt/noted", "z")
+        .pax(&sparse)
+        .file("opt/sparse", "abc");
+    made.end().0
+}
+
+fn third() -> Vec<u8> {
+    archive().dir("third").file_bytes(b"third/file", &support::noise(40_000)).end().0
+}
