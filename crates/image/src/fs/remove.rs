@@ -29,7 +29,10 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
 pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> std::result::Result<(), Errno> {
     let top = match openat(&parent, name, OPEN, Mode::empty()) {
         Ok(top) => top,
-        Err(Errno::NOTDIR | Errno::LOOP) => return unlinkat(&parent, name, AtFlags::empty()),
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            step("remove", IN_A_TREE);
+            return unlinkat(&parent, name, AtFlags::empty());
+        }
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno),
     };

@@ -31,8 +31,72 @@ fn every_step_in_the_sources_is_passed_by_some_scenario() {
     assert_eq!(missed, Vec::<String>::new());
 }
 
+/// Calls that change the disk, or take a lock.
+const CHANGES: [&str; 16] = [
+    "fs::rename(",
+    "remove_file(",
+    "renameat(",
+    "renameat_with(",
+    "unlinkat(",
+    "linkat(",
+    "mkdirat(",
+    ".create_new(true)",
+    ".create(true)",
+    "OFlags::CREATE",
+    "DirBuilder::new()",
+    "fs::write(",
+    ".write_all(",
+    "ftruncate(",
+    "fsetxattr(",
+    ".try_lock_exclusive(",
+];
+
+/// Changes without a step, as `file: text of the line`.
+const WITHOUT: [&str; 5] = [
+    // After a failure, what it left is taken away; a process killed there leaves what any other step leaves.
+    "fs/publish.rs: let _ = fs::remove_file(beside);",
+    // A copy's attributes: one step for all of them.
+    "pull/stand_in.rs: fsetxattr(to, name, &value[..length], XattrFlags::empty())?;",
+    // The second try to keep the same attribute.
+    "layer/apply/xattr.rs: let note = match fsetxattr(file, [WRITTEN_DOWN, name].concat(), value, XattrFlags::empty()) {",
+    // Flags only; the call that has them has a step.
+    "layer/apply/writers.rs: OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);",
+    "layer/probe.rs: let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;",
+];
+
+#[test]
+fn whatever_changes_the_disk_has_a_step_before_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut without = Vec::new();
+    // The registry's part writes to sockets and pipes only.
+    let writes = |file: &str| !file.starts_with("registry/") && !file.ends_with("tests.rs");
+    for (file, text) in sources(&root).into_iter().filter(|(file, _)| writes(file)) {
+        let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("mod tests")).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let changes = CHANGES.iter().any(|call| line.contains(call)) && !line.trim_start().starts_with("//");
+            let has_step = lines[at.saturating_sub(6)..at].iter().any(|line| line.contains("step(\""));
+            if changes && !has_step {
+                without.push(format!("{file}: {}", line.trim()));
+            }
+        }
+    }
+    without.retain(|found| !WITHOUT.contains(&found.as_str()));
+    assert_eq!(without, Vec::<String>::new());
+}
+
 /// Where the sources have steps: file, line, text.
 fn steps(root: &Path) -> Vec<(String, usize, String)> {
+    let mut found = Vec::new();
+    for (file, text) in sources(root) {
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("step(\"")) {
+            found.push((file.clone(), at + 1, line.trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// All sources: path below `src`, text.
+fn sources(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -43,11 +107,7 @@ fn steps(root: &Path) -> Vec<(String, usize, String)> {
                 continue;
             }
             let file = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            for (at, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-                if line.trim_start().starts_with("step(\"") {
-                    found.push((file.clone(), at + 1, line.trim().to_owned()));
-                }
-            }
+            found.push((file, fs::read_to_string(&path).unwrap()));
         }
     }
     found
