@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
 
 /// Prefix of the names under which trees are thrown away.
 pub(super) const TRASH_PREFIX: &str = ".trash-";
+
+/// How long a deletion is waited for. Tests that kill at each step want the same order of steps in every run.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(feature = "fail-points") { 30_000 } else { 100 });
 
 /// Takes a tree out of the way. It is removed by a thread of its own; what a crash leaves is swept later.
 pub(crate) fn throw_away(tree: &Path) -> Result<()> {
@@ -31,7 +34,7 @@ pub(crate) fn throw_away(tree: &Path) -> Result<()> {
     });
     match removal {
         Ok(_) => {
-            let _ = gone.recv_timeout(std::time::Duration::from_millis(100));
+            let _ = gone.recv_timeout(PATIENCE);
             Ok(())
         }
         Err(_) => remove_tree(&trash),

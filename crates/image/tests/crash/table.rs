@@ -1,6 +1,11 @@
 //! The published table: one part for each kind of pull.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/crash-safety.md");
 const UPDATE: &str = "UPDATE_CRASH_TABLE";
@@ -31,7 +36,7 @@ pub fn next(hit: bool, from: &[usize], extracts: bool) -> String {
 /// Compares with what is published, or publishes it.
 pub fn check(id: &str, rows: &[Row]) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let page = fs::read_to_string(FILE).unwrap();
     let (start, end) = (format!("<!-- {id} -->\n\n"), format!("\n\n<!-- end of {id} -->"));
     let from = page.find(&start).expect("a place for the table") + start.len();
