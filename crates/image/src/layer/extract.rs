@@ -46,6 +46,8 @@ pub(crate) struct Job<S: Source> {
 /// A tree that was written and verified.
 pub(crate) struct Extracted {
     pub(crate) tree: Tree,
+    /// False where the host's listings give other numbers than `stat`.
+    pub(crate) inodes_are_known: bool,
     pub(crate) report: Report,
     /// Directories no entry described, sorted paths.
     pub(crate) implicit_directories: Vec<Vec<u8>>,
@@ -104,10 +106,11 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    finish_directories(&mut planner.tree, &mut directories, &halt)?;
+    let inodes_are_known = finish_directories(&mut planner.tree, &mut directories, &halt)?;
     let implicit_directories = planner.implicit_directories();
     Ok(Extracted {
         tree: planner.tree,
+        inodes_are_known,
         report: planner.report,
         implicit_directories,
         lower_links,

@@ -29,7 +29,7 @@ pub enum Note {
     WhiteoutAbsorbed,
     /// A hard link whose target is in a lower layer.
     LinkToLowerLayer,
-    /// No index was written because the layer has something it can't express.
+    /// No index was written: the layer has something it can't express, or the host gives no lasting inode numbers.
     IndexOmitted,
 }
 

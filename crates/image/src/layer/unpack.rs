@@ -76,7 +76,8 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     })
     .map_err(|error| error.within(directory))?;
     let mut report = extracted.report;
-    let index = if how.index { index::build(&extracted.tree) } else { None };
+    let expressible = how.index && extracted.inodes_are_known;
+    let index = if expressible { index::build(&extracted.tree) } else { None };
     if how.index && index.is_none() {
         report.note(Note::IndexOmitted, b"");
     }

@@ -3,7 +3,7 @@
 
 use std::{mem::MaybeUninit, os::fd::OwnedFd};
 
-use rustix::fs::{Mode, RawDir, XattrFlags, fsetxattr, futimens, openat};
+use rustix::fs::{AtFlags, Mode, RawDir, XattrFlags, fsetxattr, futimens, openat, statat};
 
 use crate::{
     error::{ErrorKind, Result},
@@ -21,14 +21,19 @@ use crate::{
     },
 };
 
-/// Finishes all directories. Files must be written by now.
-pub(crate) fn finish_directories(tree: &mut Tree, directories: &mut Directories, halt: &Halt) -> Result<()> {
+/// Finishes all directories. Files must be written by now. Answers whether the inode numbers in the tree are those that
+/// `stat` gives: a listing through some FUSE mounts has others, and an index of those would be wrong.
+pub(crate) fn finish_directories(tree: &mut Tree, directories: &mut Directories, halt: &Halt) -> Result<bool> {
     let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
+    let mut sure = None;
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
     for id in all {
         halt.check()?;
         let handle = directories.handle(tree, id)?;
         read_inodes(tree, id, &handle, &mut buffer)?;
+        if sure.is_none() {
+            sure = first_child_agrees(tree, id, &handle)?;
+        }
         let inode = tree.inode(id);
         let (stat, mtime, implicit) = (inode.stat, inode.mtime, inode.implicit);
         // The original leaves a root that no entry describes without an attribute.
@@ -42,7 +47,15 @@ pub(crate) fn finish_directories(tree: &mut Tree, directories: &mut Directories,
             futimens(&*handle, &times(mtime)).map_err(|errno| failed("set the time of", tree, id, errno))?;
         }
     }
-    Ok(())
+    Ok(sure.unwrap_or(true))
+}
+
+/// Whether the listing gave the number that `stat` gives; one file system answers for a whole tree.
+fn first_child_agrees(tree: &Tree, id: EntryId, handle: &OwnedFd) -> Result<Option<bool>> {
+    let Some(child) = tree.children(id).next() else { return Ok(None) };
+    let stat = statat(handle, tree.name(child), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| failed("look at", tree, child, errno))?;
+    Ok(Some(stat.st_ino == tree.inode(child).host))
 }
 
 fn read_inodes(tree: &mut Tree, id: EntryId, handle: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<()> {

@@ -6,6 +6,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    path::PathBuf,
     sync::Arc,
     thread::{Scope, ScopedJoinHandle},
 };
@@ -16,7 +17,7 @@ use rustix::{
 };
 
 use crate::{
-    error::{ImageError, Result},
+    error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
         apply::{FILE, twin, xattr},
@@ -270,7 +271,7 @@ impl Writer {
             Job::Link { from, to } => {
                 step("link", FILE);
                 linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
-                    .map_err(|errno| failed(&to.0, &to.1, "hard-link", errno))
+                    .map_err(|errno| link_failed(&to.0, &to.1, errno))
             }
             Job::Fence(reached) => {
                 drop(reached);
@@ -327,10 +328,24 @@ fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
     failed(&meta.directory, &meta.name, action, errno)
 }
 
-fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
-    // Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
+/// A host may have no hard links at all (FAT, some FUSE and network mounts).
+fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
+    if !matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) {
+        return failed(directory, name, "hard-link", errno);
+    }
+    let reason = "its file system makes no hard links, and the image has some; put the cache on one that does";
+    let path = path_of(directory, name).display().to_string();
+    ErrorKind::Cache { path, reason: reason.to_owned() }.caused_by(std::io::Error::from(errno))
+}
+
+/// Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
+fn path_of(directory: &OwnedFd, name: &CStr) -> PathBuf {
     let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    let path = std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()));
+    std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
+}
+
+fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+    let path = path_of(directory, name);
     twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))
 }
