@@ -29,7 +29,10 @@ class OddHost(Operations):
         return {name: getattr(stat, name) for name in names}
 
     def readdir(self, path, fh):
-        return [".", "..", *map(os.fsdecode, os.listdir(self.real(path)))]
+        yield from (".", "..")
+        with os.scandir(self.real(path)) as entries:
+            for entry in entries:
+                yield os.fsdecode(entry.name), {"st_ino": entry.inode()}, 0
 
     def create(self, path, mode, fi=None):
         return os.open(self.real(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
@@ -79,6 +82,5 @@ class OddHost(Operations):
         return os.listxattr(self.real(path))
 
 
-# Without these options the kernel makes up inode numbers of its own, and none for listings.
-inodes = {} if QUIRK == "other-inodes" else {"use_ino": True, "readdir_ino": True}
-FUSE(OddHost(), MOUNTPOINT, foreground=True, nothreads=True, **inodes)
+# Without the last option there are inode numbers of libfuse's own making, and none in listings.
+FUSE(OddHost(), MOUNTPOINT, foreground=True, nothreads=True, use_ino=QUIRK != "other-inodes")
