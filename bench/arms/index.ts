@@ -49,6 +49,12 @@ const podman = simple('podman', 'podman', ['podman'], ({ reference }, directory)
   return ['podman', ...places, '--log-level', 'error', 'pull', '--quiet', reference];
 });
 
+/** What the image's file system is in the end, as one archive. */
+const crane = simple('crane', 'crane export \\| tar -x', ['crane', 'tar'], ({ reference }, directory) => {
+  const script = 'set -o pipefail; crane export "$1" - | tar -x -C "$2"';
+  return ['bash', '-ec', script, 'bash', reference, directory];
+});
+
 /** No verification, no attributes: the least that puts the files there. */
 function curlTar(name: string, inflate: string): Arm {
   return simple(
@@ -64,7 +70,7 @@ function curlTar(name: string, inflate: string): Arm {
 
 export const arms: Arm[] = [
   ...[ours, original, curlTar('igzip', 'igzip -dc'), curlTar('gunzip', 'gunzip -c')],
-  ...[skopeoUmoci, podman, containerd],
+  ...[skopeoUmoci, crane, podman, containerd],
 ];
 
 /** An arm that is one command. */
@@ -80,7 +86,9 @@ function simple(
     needs,
     version: async () => {
       if (name === 'original') return 'microsandbox-image 0.3.13, release build';
-      return (await Promise.all(needs.map((program) => versionOf(program)))).join(', ');
+      return (
+        await Promise.all(needs.map((program) => versionOf(program, ...(program === 'crane' ? ['version'] : []))))
+      ).join(', ');
     },
     pull: async (target, directory) => {
       const words = await command(target, directory);

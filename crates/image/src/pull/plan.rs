@@ -38,9 +38,9 @@ pub struct PullPlan {
     pub layers: Vec<PlannedLayer>,
     /// Compressed bytes to download, each layer once.
     pub download_bytes: u64,
-    /// Bytes on the disk that will be needed, as far as can be guessed: see [`need::estimate`].
+    /// Bytes on the disk that will be needed, as far as can be guessed: see `need::estimate`.
     pub disk_bytes: u64,
-    /// Bytes on the disk that are needed at least: see [`need::least`].
+    /// Bytes on the disk that are needed at least: see `need::least`.
     pub least_disk_bytes: u64,
     /// Bytes that are free where the cache is, if that is told.
     pub free_bytes: Option<u64>,
