@@ -31,6 +31,9 @@ const MAKERS: Record<string, { title: string; layers: () => Promise<LayerFile[]>
 
 /** Makes the named images, starts the registry and pushes them. */
 export async function serveImages(names: string[], scratch: string): Promise<Served> {
+  for (const name of names) {
+    if (!(name in MAKERS)) throw new Error(`there is no image ${name}: ${Object.keys(MAKERS).join(', ')}`);
+  }
   const directory = mkdtempSync(join(scratch, 'bench-registry-'));
   const certificates = makeCertificates();
   const tls = { certPath: certificates.certPath, keyPath: certificates.keyPath };
@@ -44,7 +47,7 @@ export async function serveImages(names: string[], scratch: string): Promise<Ser
   const images: BenchImage[] = [];
   for (const name of names) {
     const maker = MAKERS[name];
-    if (maker === undefined) throw new Error(`there is no image ${name}: ${Object.keys(MAKERS).join(', ')}`);
+    if (maker === undefined) continue;
     const layers = await maker.layers();
     const layout = join(directory, `layout-${name}`);
     addToLayout(layout, name, layers);
