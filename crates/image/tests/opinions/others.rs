@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -26,6 +27,19 @@ pub fn umoci(made: &Archive) -> Result<Rows, String> {
     layout::write(&image, made);
     run(Command::new("umoci").arg("unpack").arg("--image").arg(format!("{}:latest", image.display())).arg(&bundle))?;
     Ok(rows::of_host(&bundle.join("rootfs")))
+}
+
+/// Without root's rights, as user 65534.
+pub fn umoci_rootless(made: &Archive) -> Result<Rows, String> {
+    let temp = tempfile::tempdir().unwrap();
+    let (image, bundle) = (temp.path().join("image"), temp.path().join("bundle"));
+    layout::write(&image, made);
+    let nobody = 65_534;
+    std::os::unix::fs::chown(temp.path(), Some(nobody), Some(nobody)).unwrap();
+    let mut command = Command::new("umoci");
+    command.args(["unpack", "--rootless", "--image"]).arg(format!("{}:latest", image.display())).arg(&bundle);
+    run(command.env("HOME", temp.path()).uid(nobody).gid(nobody))?;
+    Ok(rows::of_rootless(&bundle.join("rootfs")))
 }
 
 /// One containerd at a time, each with a new store, so that no test sees another's snapshots.

@@ -55,6 +55,39 @@ pub fn of_host(root: &Path) -> Rows {
     })
 }
 
+/// A tree of `umoci --rootless`, which writes owners other than root down in an attribute.
+pub fn of_rootless(root: &Path) -> Rows {
+    let mut rows = of_host(root);
+    for (path, row) in &mut rows {
+        row.owner = rootless_owner(&root.join(OsStr::from_bytes(path)));
+    }
+    rows
+}
+
+/// `user.rootlesscontainers`: a protocol buffer, field 1 the uid, field 2 the gid; all ones stand for root.
+fn rootless_owner(path: &Path) -> (u32, u32) {
+    let mut value = [0; 64];
+    let length = rustix::fs::lgetxattr(path, "user.rootlesscontainers", &mut value[..]).unwrap_or(0);
+    let mut owner = (0, 0);
+    let mut bytes = value[..length].iter();
+    while let Some(&key) = bytes.next() {
+        let mut number = 0;
+        for (at, &byte) in bytes.by_ref().enumerate() {
+            number |= u32::from(byte & 0x7f) << (7 * at);
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let number = if number == u32::MAX { 0 } else { number };
+        match key {
+            0x08 => owner.0 = number,
+            0x10 => owner.1 = number,
+            other => panic!("{} has the unknown field {other:x}", path.display()),
+        }
+    }
+    owner
+}
+
 fn rows(root: &Path, read: impl Fn(&Path) -> (OverrideStat, String)) -> Rows {
     let mut paths = Vec::new();
     let mut pending = vec![root.to_owned()];
