@@ -23,8 +23,11 @@ declare function hostLinux(): Platform;
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes and are merged to about ten events a second for each layer; a change of state is
- * never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
+ * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ *
+ * `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to: layers that the cache has are not in it, nor are
+ * there events of their bytes. A download that goes on where another one stopped starts counting there.
  */
 type PullProgress = {
     type: 'resolving';
@@ -719,6 +722,12 @@ interface PullOptions {
      * downloaded, plus the compressed length of each layer whose tree is to be made. Default true.
      */
     checkSpace?: boolean;
+    /**
+     * Wait until the image is on the disk before resolving, also where it is in the cache already, so that it outlives a power
+     * cut as it is. It takes as long as the disk takes to write all that its file system has to write. Default false: then
+     * an image that a power cut may have damaged is looked through, and mended, when it is pulled for the first time after.
+     */
+    durable?: boolean;
     /** There is no such option: progress is the pull itself, `for await (const event of pull)`. */
     onProgress?: never;
 }
@@ -837,7 +846,8 @@ declare class Registry {
      */
     pull(reference: string | Reference, options?: PullOptions): Pull;
     /**
-     * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole.
+     * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole, or
+     * if it was not on the disk for sure before the machine was started: {@link pull} then looks it through, once.
      *
      * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
      */

@@ -84,6 +84,12 @@ export interface PullOptions {
    * downloaded, plus the compressed length of each layer whose tree is to be made. Default true.
    */
   checkSpace?: boolean;
+  /**
+   * Wait until the image is on the disk before resolving, also where it is in the cache already, so that it outlives a power
+   * cut as it is. It takes as long as the disk takes to write all that its file system has to write. Default false: then
+   * an image that a power cut may have damaged is looked through, and mended, when it is pulled for the first time after.
+   */
+  durable?: boolean;
   /** There is no such option: progress is the pull itself, `for await (const event of pull)`. */
   onProgress?: never;
 }
@@ -153,6 +159,7 @@ export function pullText(options: PullOptions): string {
     verifyBeforeExtract: checkBoolean(options.verifyBeforeExtract, 'options.verifyBeforeExtract'),
     keepBlobs: checkBoolean(options.keepBlobs, 'options.keepBlobs'),
     checkSpace: checkBoolean(options.checkSpace, 'options.checkSpace'),
+    durable: checkBoolean(options.durable, 'options.durable'),
   });
 }
 

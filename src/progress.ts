@@ -3,8 +3,11 @@
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes and are merged to about ten events a second for each layer; a change of state is
- * never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
+ * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ *
+ * `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to: layers that the cache has are not in it, nor are
+ * there events of their bytes. A download that goes on where another one stopped starts counting there.
  */
 export type PullProgress =
   | { type: 'resolving'; reference: string }

@@ -81,7 +81,8 @@ export class Registry {
   }
 
   /**
-   * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole.
+   * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole, or
+   * if it was not on the disk for sure before the machine was started: {@link pull} then looks it through, once.
    *
    * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
    */

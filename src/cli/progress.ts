@@ -44,7 +44,7 @@ function describe(event: PullProgress): string | null {
     case 'resolving':
       return `${event.reference}: resolving`;
     case 'resolved': {
-      const bytes = event.totalDownloadBytes === undefined ? '' : `, ${size(event.totalDownloadBytes)}`;
+      const bytes = event.totalDownloadBytes ? `, ${size(event.totalDownloadBytes)} to download` : '';
       return `${event.reference}: ${event.manifestDigest}, ${event.layerCount} layers${bytes}`;
     }
     case 'layer-download-complete':

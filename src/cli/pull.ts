@@ -17,6 +17,7 @@ export interface PullFlags {
   quiet?: boolean;
   keepBlobs?: boolean;
   spaceCheck?: boolean;
+  durable?: boolean;
   insecure: string[];
   caCert: string[];
   username?: string;
@@ -53,8 +54,8 @@ export function addPolicyOptions(command: Command): Command {
 
 /** The options of a pull from the flags. */
 export function pullOptions(flags: PullFlags): PullOptions {
-  const { policy, force, keepBlobs, spaceCheck } = flags;
-  return { policy, force, keepBlobs, checkSpace: spaceCheck };
+  const { policy, force, keepBlobs, spaceCheck, durable } = flags;
+  return { policy, force, keepBlobs, checkSpace: spaceCheck, durable };
 }
 
 export function addPull(program: Command): void {
@@ -63,6 +64,7 @@ export function addPull(program: Command): void {
     .description('pull images into the cache')
     .argument('<reference...>', 'images');
   addPolicyOptions(addRegistryOptions(command))
+    .option('--durable', 'wait until the images are on the disk')
     .option('--no-space-check', 'try even what can not fit on the disk')
     .option('-q, --quiet', 'no progress')
     .addHelpText(

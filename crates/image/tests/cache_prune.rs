@@ -72,6 +72,7 @@ impl Fixture {
             raw_manifest: None,
             raw_config: None,
             pulled_at_ms: Some(1),
+            written: None,
             report: Default::default(),
         };
         let host = Platform::host_linux();

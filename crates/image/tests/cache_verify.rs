@@ -89,6 +89,7 @@ impl Fixture {
             raw_manifest: Some(manifest),
             raw_config: Some("{}".into()),
             pulled_at_ms: Some(1),
+            written: None,
             report: Default::default(),
         };
         self.cache.write_image_metadata(&Reference::parse(name).unwrap(), &Platform::host_linux(), &metadata).unwrap();

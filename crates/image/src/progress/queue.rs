@@ -62,9 +62,11 @@ impl Observer for EventQueue {
     fn notify(&self, event: Event) {
         let mut state = self.lock();
         if let Some(layer) = counted_layer(&event) {
-            // A count that nobody has read yet gives way to the newer one, unless something else of the layer followed.
-            let same_layer = state.events.iter_mut().rev().find(|known| layer_of(known) == Some(layer));
-            if let Some(known) = same_layer.filter(|known| discriminant(*known) == discriminant(&event)) {
+            // A count that nobody has read yet gives way to the newer one, unless the layer's state changed since. So what
+            // nobody reads stays small.
+            let of_layer = state.events.iter_mut().rev().filter(|known| layer_of(known) == Some(layer));
+            let mut counts = of_layer.take_while(|known| counted_layer(known).is_some());
+            if let Some(known) = counts.find(|known| discriminant(*known) == discriminant(&event)) {
                 *known = event;
                 return;
             }
@@ -104,6 +106,24 @@ mod tests {
 
     fn count(layer_index: usize, bytes_read: u64) -> Event {
         Event::LayerExtractProgress { layer_index, bytes_read, total_bytes: 100 }
+    }
+
+    #[tokio::test]
+    async fn counts_of_both_kinds_are_merged_side_by_side_so_that_an_unread_queue_stays_small() {
+        let queue = EventQueue::new();
+        let digest: std::sync::Arc<str> = "sha256:x".into();
+        let downloaded = |downloaded_bytes| Event::LayerDownloadProgress {
+            layer_index: 0,
+            digest: std::sync::Arc::clone(&digest),
+            downloaded_bytes,
+            total_bytes: None,
+        };
+        for bytes in 0..1000 {
+            queue.notify(downloaded(bytes));
+            queue.notify(count(0, bytes));
+            queue.notify(count(1, bytes));
+        }
+        assert_eq!(queue.next_batch().await.unwrap(), [downloaded(999), count(0, 999), count(1, 999)]);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod options;
 mod plan;
 mod preflight;
 mod receive;
+mod settled;
 mod stand_in;
 mod verify;
 
@@ -94,30 +95,37 @@ impl Registry {
         observer: Arc<dyn Observer>,
         cancel: CancellationToken,
     ) -> Result<PullResult> {
-        let pulled = match self.answer_from_cache(reference, options, &observer).await {
-            Ok(Some(hit)) => Ok(hit),
-            Ok(None) => self.pull_missing(reference, options, &observer, &cancel).await,
-            Err(error) => Err(error),
-        };
+        let pulled = self.pull_unnamed(reference, options, &observer, &cancel).await;
         pulled.map_err(|error| error.for_reference(reference.as_str()))
     }
 
-    async fn answer_from_cache(
+    async fn pull_unnamed(
         &self,
         reference: &Reference,
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
-    ) -> Result<Option<PullResult>> {
+        cancel: &CancellationToken,
+    ) -> Result<PullResult> {
+        if let Some(hit) = self.answer_from_cache(reference, options).await? {
+            self.sync(reference, options, cancel).await?;
+            tell_hit(&hit, &**observer);
+            return Ok(hit);
+        }
+        if let Some(hit) = self.answer_after_boot(reference, options, observer, cancel).await? {
+            self.sync(reference, options, cancel).await?;
+            tell_hit(&hit, &**observer);
+            return Ok(hit);
+        }
+        self.pull_missing(reference, options, observer, cancel).await
+    }
+
+    async fn answer_from_cache(&self, reference: &Reference, options: &PullOptions) -> Result<Option<PullResult>> {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
         let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
         let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
-        let found = found.map_err(|_| ImageError::internal("reading the cache panicked"))??;
-        if let Some(hit) = &found {
-            tell_hit(hit, &**observer);
-        }
-        Ok(found)
+        found.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
     async fn pull_missing(
@@ -137,7 +145,7 @@ impl Registry {
             let path = self.cache.image_lock_path(reference, &platform);
             let lock = acquire(&path, &self.settings, &**observer).await?;
             // Whoever held the lock may have pulled just this.
-            if let Some(hit) = self.answer_from_cache(reference, options, observer).await? {
+            if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
             }
             observer.notify(Event::Resolving { reference: reference.as_str().into() });
@@ -151,15 +159,18 @@ impl Registry {
         };
         let resolved = match resolved {
             Ok(resolved) => resolved,
-            Err(hit) => return Ok(hit),
+            Err(hit) => {
+                drop(lock);
+                self.sync(reference, options, cancel).await?;
+                tell_hit(&hit, &**observer);
+                return Ok(hit);
+            }
         };
         observer.notify(Event::Resolved {
             reference: reference.as_str().into(),
             manifest_digest: resolved.manifest_digest.to_string().into(),
             layer_count: resolved.layers.len(),
-            total_download_bytes: Some(
-                resolved.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size)),
-            ),
+            total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
         let _lease = self.lease(reference, &platform, &resolved).await?;
         if options.check_space {
@@ -168,6 +179,7 @@ impl Registry {
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
         drop(lock);
+        self.sync(reference, options, cancel).await?;
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
     }
@@ -274,6 +286,7 @@ impl Registry {
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;
+            cache.sync_later(cache.image_metadata_path(&reference, &platform));
             Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
         });
         written.await.map_err(|_| ImageError::internal("writing the metadata panicked"))?
@@ -314,6 +327,7 @@ fn metadata_of(
         raw_manifest: text(&resolved.raw_manifest),
         raw_config: text(&resolved.raw_config),
         pulled_at_ms: Some(now.as_millis() as u64),
+        written: None,
         report,
     }
 }
@@ -326,7 +340,7 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
         reference: Arc::clone(&reference),
         manifest_digest: hit.manifest_digest.to_string().into(),
         layer_count: hit.layers.len(),
-        total_download_bytes: hit.total_bytes,
+        total_download_bytes: Some(0),
     });
     observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
 }

@@ -39,6 +39,8 @@ pub struct PullOptions {
     pub keep_blobs: bool,
     /// Refuse a pull that can't fit on the disk, before its first byte. On by default.
     pub check_space: bool,
+    /// Wait until the image is on the disk, so that it outlives a power cut as it is.
+    pub durable: bool,
 }
 
 impl Default for PullOptions {
@@ -52,6 +54,7 @@ impl Default for PullOptions {
             verify_before_extract: false,
             keep_blobs: true,
             check_space: true,
+            durable: false,
         }
     }
 }
@@ -105,8 +108,6 @@ pub struct PullResult {
     pub layer_digests: Vec<Digest>,
     /// Digests of the uncompressed layers; empty texts where the original did not write them.
     pub diff_ids: Vec<String>,
-    /// Compressed bytes of all layers, where all are known.
-    pub total_bytes: Option<u64>,
     /// What could not be kept as it came, by layer digest.
     pub report: BTreeMap<String, Report>,
     /// True if nothing was downloaded.
@@ -132,7 +133,6 @@ impl PullResult {
             layers: layers.iter().map(|layer| cache.layer(&layer.digest, LayerFile::Tree)).collect(),
             layer_digests: layers.iter().map(|layer| layer.digest.clone()).collect(),
             diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
-            total_bytes: layers.iter().map(|layer| layer.size_bytes).sum(),
             report: metadata.report,
             cached,
         }

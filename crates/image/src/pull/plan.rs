@@ -2,7 +2,7 @@
 //!
 //! A plan is a moment's view: other processes pull and prune meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
@@ -16,7 +16,7 @@ use crate::{
         receive::{Held, held},
     },
     registry::ResolvedImage,
-    store::{CachedImageMetadata, GlobalCache, LayerFile},
+    store::{CachedImageMetadata, GlobalCache, LayerFile, Lookup},
 };
 
 /// What a pull would do.
@@ -120,7 +120,17 @@ impl Registry {
         }
         let (cache, reference, platform) = (self.cache().clone(), reference.clone(), platform.clone());
         off_thread(move || {
-            let hit = cache.lookup(&reference, &platform)?;
+            let layers = |metadata: &CachedImageMetadata| {
+                metadata.layers.iter().map(|layer| layer.digest.clone()).collect::<BTreeSet<_>>()
+            };
+            let hit = match cache.look_up(&reference, &platform)? {
+                Lookup::Hit(metadata) => Some(metadata),
+                // The pull looks it through, and so does its plan.
+                Lookup::Doubtful(metadata) => {
+                    Some(metadata).filter(|metadata| layers(metadata).iter().all(|layer| cache.is_sound(layer, true)))
+                }
+                Lookup::Miss => None,
+            };
             Ok(hit.map(|metadata| outline_of_hit(&reference, &platform, metadata)))
         })
         .await

@@ -1,4 +1,5 @@
-//! Whether a pull can fit on the disk, asked before its first byte and answered by what is certain.
+//! What is asked before the first byte of a layer: how much is to be downloaded, and whether it can fit on the disk,
+//! answered by what is certain.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,18 @@ use crate::{
 };
 
 impl Registry {
+    /// Bytes that the downloads of a pull will count up to: those of all layers that are to be downloaded, as often as they
+    /// are listed, without layers that are there.
+    pub(super) async fn bytes_to_download(&self, resolved: &ResolvedImage, options: &PullOptions) -> Result<u64> {
+        let (cache, blobs, force) = (self.cache().clone(), resolved.layers.clone(), options.force);
+        let counted = tokio::task::spawn_blocking(move || {
+            let comes =
+                |blob: &&Descriptor| force || (!cache.is_extracted(&blob.digest) && bytes_to_come(&cache, blob) > 0);
+            blobs.iter().filter(comes).fold(0, |sum: u64, blob| sum.saturating_add(blob.size))
+        });
+        counted.await.map_err(|_| ImageError::internal("looking at the cache panicked"))
+    }
+
     /// Fails with `ERR_NO_SPACE` if it is certain that there is too little room.
     pub(super) async fn check_space(&self, resolved: &ResolvedImage, options: &PullOptions) -> Result<()> {
         let cache = self.cache().clone();
@@ -48,10 +61,14 @@ fn wanted(cache: &GlobalCache, blob: &Descriptor) -> Option<Wanted> {
     if [LayerFile::Tree, LayerFile::Extracting].iter().any(|&file| path(file).symlink_metadata().is_ok()) {
         return None;
     }
-    let to_come = match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size) {
+    Some(Wanted::new(blob.size, bytes_to_come(cache, blob), Some(&blob.media_type)))
+}
+
+fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
+    let path = |file| cache.layer(&blob.digest, file);
+    match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size) {
         Held::Blob => 0,
         Held::Part(length) => blob.size - length,
         Held::Nothing => blob.size,
-    };
-    Some(Wanted::new(blob.size, to_come, Some(&blob.media_type)))
+    }
 }

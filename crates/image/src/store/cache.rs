@@ -11,11 +11,24 @@ use crate::{
     fs::{publish_file, read_if_there, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
+        Written,
         last_use::record_use,
         layout::{COMPLETE_MARKER, LayerFile, Layout},
         metadata::CachedImageMetadata,
     },
 };
+
+/// What a cache has of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// All of it.
+    Hit(CachedImageMetadata),
+    /// All of it by name, written before the machine was started for the last time and never known to be on the disk: it has
+    /// to be looked through.
+    Doubtful(CachedImageMetadata),
+    /// Not all of it.
+    Miss,
+}
 
 /// One cache directory. Making the value touches nothing; the directories are made when something is written.
 #[derive(Debug, Clone)]
@@ -83,7 +96,7 @@ impl GlobalCache {
         Ok(metadata)
     }
 
-    /// Writes a reference's metadata: beside, then renamed.
+    /// Writes a reference's metadata: beside, then renamed. In which boot that was is filled in.
     pub fn write_image_metadata(
         &self,
         reference: &Reference,
@@ -92,6 +105,8 @@ impl GlobalCache {
     ) -> Result<()> {
         self.prepare()?;
         let path = self.image_metadata_path(reference, platform);
+        let written = Written::now(self, metadata.layers.iter().map(|layer| &layer.digest));
+        let metadata = CachedImageMetadata { written, ..metadata.clone() };
         publish_file(&path.with_extension("json.part"), &path, &metadata.to_json())
     }
 
@@ -100,15 +115,27 @@ impl GlobalCache {
         remove_file_if_there(&self.image_metadata_path(reference, platform))
     }
 
-    /// A hit: metadata for this platform whose layers are all there. Takes no lock and writes nothing.
+    /// A hit: metadata for this platform whose layers are all there and can be trusted to be whole. Takes no lock and writes
+    /// nothing.
     pub fn lookup(&self, reference: &Reference, platform: &Platform) -> Result<Option<CachedImageMetadata>> {
-        let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(None) };
+        Ok(match self.look_up(reference, platform)? {
+            Lookup::Hit(metadata) => Some(metadata),
+            Lookup::Doubtful(_) | Lookup::Miss => None,
+        })
+    }
+
+    /// [`lookup`](Self::lookup), and what it would not trust.
+    pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
+        let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(Lookup::Miss) };
         let other_platform = metadata
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        let whole = !other_platform && self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest));
-        Ok(whole.then_some(metadata))
+        if other_platform || !self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)) {
+            return Ok(Lookup::Miss);
+        }
+        let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
+        Ok(if settled { Lookup::Hit(metadata) } else { Lookup::Doubtful(metadata) })
     }
 
     /// Records that an image was used, at most once an hour, where the cache can be written.

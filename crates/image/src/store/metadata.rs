@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     layer::Report,
     model::{Digest, ImageConfig, Platform},
+    store::Written,
 };
 
 /// Version of the fields that the original does not know.
@@ -49,6 +50,10 @@ pub struct CachedImageMetadata {
     /// When it was pulled, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pulled_at_ms: Option<u64>,
+    /// In which boot this was written; the cache fills it in. `None` where the system does not tell, or the original wrote
+    /// the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
     /// What could not be kept as it came, by layer digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub report: BTreeMap<String, Report>,

@@ -18,6 +18,7 @@
 //! ```
 //! `<d>` is the layer's digest with `_` for `:`; `<key>` is the hex sha256 of the canonical reference.
 
+mod boot;
 mod cache;
 mod images;
 mod inventory;
@@ -30,11 +31,13 @@ mod prune;
 mod publish;
 mod removal;
 mod remove;
+mod settle;
 mod trash;
 mod usage;
 mod verify;
 
-pub use cache::GlobalCache;
+pub use boot::Written;
+pub use cache::{GlobalCache, Lookup};
 pub use images::CachedImage;
 pub use layout::{COMPLETE_MARKER, LayerFile};
 pub use lease::Lease;
@@ -48,3 +51,4 @@ pub use verify::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, Verif
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::publish_tree;
 pub(crate) use trash::throw_away;
+pub(crate) use verify::Rechecked;

@@ -233,6 +233,7 @@ impl From<MetadataText> for CachedImageMetadata {
             raw_manifest: text.raw_manifest,
             raw_config: text.raw_config,
             pulled_at_ms: text.pulled_at,
+            written: None,
             report: text.report,
         }
     }

@@ -141,6 +141,7 @@ pub(crate) struct PullText {
     verify_before_extract: bool,
     keep_blobs: bool,
     check_space: bool,
+    durable: bool,
 }
 
 impl Default for PullText {
@@ -154,6 +155,7 @@ impl Default for PullText {
             verify_before_extract: false,
             keep_blobs: true,
             check_space: true,
+            durable: false,
         }
     }
 }
@@ -173,6 +175,7 @@ impl From<PullText> for PullOptions {
             verify_before_extract: text.verify_before_extract,
             keep_blobs: text.keep_blobs,
             check_space: text.check_space,
+            durable: text.durable,
         }
     }
 }

@@ -98,6 +98,31 @@ impl LayerCheck<'_> {
             && self.look_at_tree(&mut Findings::default()).is_ok_and(|wrong| wrong.is_empty())
     }
 
+    /// Makes the layer anew from its blob if its tree is damaged or can't be checked, holding its locks. What can't be
+    /// mended stays as it is.
+    pub(super) fn heal(&self) -> Result<Healed> {
+        let Locks::Held(_locks) = self.lock(true)? else { return Ok(Healed::Not) };
+        // An error of the disk or a stop is no damage.
+        let wrong = self.look_at_tree(&mut Findings::default())?;
+        self.halt.check()?;
+        if wrong.is_empty() && self.is_there(LayerFile::Tree) && self.is_there(LayerFile::Index) {
+            return Ok(Healed::Whole);
+        }
+        let blob = self.path(LayerFile::Blob);
+        if !fs::symlink_metadata(&blob).is_ok_and(|file| file.is_file())
+            || hash(&blob, self.digest, self.halt)? != *self.digest
+        {
+            return Ok(Healed::Not);
+        }
+        match self.unpack() {
+            Ok(unpacked) => publish_tree(self.cache, self.digest, &unpacked).map(|()| Healed::Extracted),
+            Err(error) => {
+                throw_away(&self.path(LayerFile::Extracting))?;
+                Err(error)
+            }
+        }
+    }
+
     fn lock(&self, repair: bool) -> Result<Locks> {
         let mut held = Vec::new();
         for file in [LayerFile::DownloadLock, LayerFile::Lock] {
@@ -256,6 +281,17 @@ impl LayerCheck<'_> {
     fn path(&self, file: LayerFile) -> PathBuf {
         self.cache.layer(self.digest, file)
     }
+}
+
+/// What became of a layer that was to be healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Healed {
+    /// Nothing is wrong with it.
+    Whole,
+    /// It was made anew.
+    Extracted,
+    /// It is not usable.
+    Not,
 }
 
 enum Locks {

@@ -6,6 +6,7 @@
 
 mod image;
 mod layer;
+mod recheck;
 mod report;
 mod tree;
 
@@ -22,6 +23,7 @@ use crate::{
     },
 };
 
+pub(crate) use recheck::Rechecked;
 pub use report::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyReport};
 
 use layer::LayerCheck;
