@@ -32,6 +32,28 @@ describe('a release', () => {
     assert.ok(!existsSync(destination));
   });
 
+  it('lays packages of other machines apart, since npm would refuse to be handed them', async (t) => {
+    const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } };
+    if (header.glibcVersionRuntime === undefined) {
+      t.skip('asked for a machine with glibc');
+      return;
+    }
+    const [addons, destination] = [scratch('addons'), scratch('packs')];
+    const own = `linux-${process.arch}-gnu`;
+    const names = ['linux-x64-gnu', 'linux-arm64-gnu', 'linux-x64-musl', 'linux-arm64-musl', 'darwin-arm64'];
+    for (const name of names) writeFileSync(join(addons, `microsandbox-image.${name}.node`), 'no program');
+    const { code, stderr } = await run(process.execPath, [
+      ...[join(ROOT, 'scripts/pack.mjs'), '--addons', addons, '--destination', destination],
+    ]);
+    assert.equal(code, 0, stderr);
+    const packed = (folder: string) => readdirSync(folder).filter((name) => name.endsWith('.tgz'));
+    const of = (name: string) => (file: string) => file.startsWith(`microsandbox-image-${name}-`);
+    assert.equal(packed(destination).filter(of(own)).length, 1);
+    assert.equal(packed(destination).length, 2);
+    const others = packed(join(destination, 'other-machines'));
+    for (const name of names.filter((each) => each !== own)) assert.equal(others.filter(of(name)).length, 1, name);
+  });
+
   it('says which glibc an addon needs, by the newest version its symbols name', async () => {
     const { neededGlibc, loadsOnOldest } = await glibc();
     const file = join(scratch('glibc'), 'addon.node');

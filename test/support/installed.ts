@@ -21,7 +21,10 @@ export interface Installed {
 export async function install(base: string): Promise<Installed> {
   const [packs, directory] = [join(base, 'packs'), join(base, 'app')];
   await must(process.execPath, [join(ROOT, 'scripts/pack.mjs'), '--destination', packs]);
-  const names = readdirSync(packs).sort((a, b) => b.length - a.length);
+  // Packages of other machines lie in a folder of their own.
+  const names = readdirSync(packs)
+    .filter((name) => name.endsWith('.tgz'))
+    .sort((a, b) => b.length - a.length);
   const packed = names.map((name) => join(packs, name));
   mkdirSync(directory);
   writeFileSync(join(directory, 'package.json'), '{ "private": true }\n');

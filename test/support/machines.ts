@@ -41,7 +41,7 @@ export const machines: Machine[] = [
     programs: ['mmdebstrap', 'python3', EMULATOR],
     architecture: 'arm64',
     packages: ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1'],
-    wheel: 'manylinux_2_28_aarch64',
+    wheel: 'manylinux2014_aarch64',
     start: emulated,
   },
   {
