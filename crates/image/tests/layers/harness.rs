@@ -45,12 +45,17 @@ pub fn scratch() -> PathBuf {
 
 /// Unpacks in a new directory of `host`, with a victim beside the tree.
 pub fn run_in(host: &Path, bytes: &[u8], limits: Limits) -> Outcome {
+    run_from(host, |_| Pieces(bytes.to_vec().into(), 10_000), limits)
+}
+
+/// As [`run_in`], from a source that may know where the tree is.
+pub fn run_from<S: Source>(host: &Path, source: impl FnOnce(&Path) -> S, limits: Limits) -> Outcome {
     let temp = tempfile::tempdir_in(host).unwrap();
     let (root, victim) = (temp.path().join("tree"), temp.path().join("victim"));
     fs::create_dir(&root).unwrap();
     fs::create_dir(&victim).unwrap();
     fs::write(victim.join("file"), "untouched").unwrap();
-    let unpacked = unpack(Pieces(bytes.to_vec().into(), 10_000), &root, Unpack { limits, ..Unpack::default() });
+    let unpacked = unpack(source(&root), &root, Unpack { limits, ..Unpack::default() });
     let beside: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(beside.len(), 2, "something was made beside the tree: {beside:?}");
     assert_eq!(fs::read(victim.join("file")).unwrap(), b"untouched");

@@ -16,6 +16,7 @@ mod names;
 #[allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 mod odd_hosts;
 mod overrides;
+mod races;
 mod replacing;
 mod seeds;
 mod sparse;
