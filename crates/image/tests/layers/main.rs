@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "nobody but this test sees its modules")]
 
+mod advisories;
 mod archive;
 mod compression;
 mod damage;
