@@ -1,9 +1,11 @@
-/** The command line in a real pseudo-terminal, by `script`. */
+/** The command line in a real pseudo-terminal, by `script` and Python's `pty`. */
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { startRegistry, type TestRegistry } from 'microsandbox-image/testing';
 import { type Ran, requirePrograms, run } from '../support/programs.js';
+import { inPty } from '../support/pty.js';
 import { scratch } from '../support/scratch.js';
 
 const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
@@ -76,6 +78,51 @@ describe('a terminal', () => {
     // timeout answers with 124 for a program that it had to stop; the program's own code is told by its message.
     assert.match(stdout, /error: interrupted/);
     assert.ok(stdout.lastIndexOf('\u001b[?25h') > stdout.lastIndexOf('\u001b[?25l'), 'the cursor is shown again');
+  });
+
+  it('that becomes narrow in the middle gets bars that fit from then on', async (t) => {
+    if (!requirePrograms(t, 'python3')) return;
+    const server = await slow(t);
+    const pull = [process.execPath, MAIN, 'pull', server.reference('app:1'), '--cache-dir', scratch('pty')];
+    const { code, before, after } = await inPty(pull, 110, 'downloading', { after: 600, columns: 55 });
+    assert.equal(code, 0, before + after);
+    const bars = (text: string): string[] => drawn(text).filter((line) => /^[0-9a-f]{12} \[/.test(line));
+    assert.ok(
+      bars(before).some((bar) => bar.length > 60),
+      before,
+    );
+    // What was on its way when the size changed may still be as wide as it was.
+    const narrow = bars(after).slice(2);
+    assert.ok(narrow.length > 3, after);
+    for (const bar of narrow) assert.ok(bar.length <= 55, `${bar.length}: ${bar}`);
+    assert.ok(
+      narrow.some((bar) => bar.includes('extracted')),
+      'the bars go on to the end',
+    );
+    assert.match(after, /sha256:[0-9a-f]{64}/);
+  });
+
+  it('ends it by one Ctrl-C with 130, its cursor shown and no half of anything left', async (t) => {
+    if (!requirePrograms(t, 'python3')) return;
+    const server = await slow(t);
+    const cache = scratch('pty');
+    const pull = [process.execPath, MAIN, 'pull', server.reference('app:1'), '--cache-dir', cache];
+    const { code, before, after } = await inPty(pull, 80, 'downloading', { after: 300, keys: '\u0003' });
+    assert.equal(code, 130, before + after);
+    assert.match(after, /error: interrupted/);
+    assert.ok(after.includes('\u001b[?25h'), 'the cursor is shown again');
+    const left = readdirSync(join(cache, 'layers')).filter((name) => /\.extracting$|\.extracted$|^\./.test(name));
+    assert.deepEqual(left, []);
+  });
+
+  it('gets no colours with NO_COLOR', async (t) => {
+    if (!requirePrograms(t, 'python3')) return;
+    const server = await slow(t);
+    const pull = [process.execPath, MAIN, 'pull', server.reference('app:1'), '--cache-dir', scratch('pty')];
+    const { code, before, after } = await inPty(pull, 80, 'downloading', { after: 100 }, { NO_COLOR: '1' });
+    assert.equal(code, 0);
+    // eslint-disable-next-line no-control-regex
+    assert.doesNotMatch(before + after, /\u001b\[[\d;]*m/);
   });
 
   it('is not needed: nothing but text goes into a pipe', async (t) => {

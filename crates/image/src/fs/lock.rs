@@ -15,7 +15,10 @@ use fs2::FileExt;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::step,
+    fs::{
+        step,
+        turn::{Turn, queue},
+    },
 };
 
 /// How often a waiting lock is tried. flock can't be waited for with a time-out or an abort.
@@ -34,7 +37,9 @@ pub(crate) enum Hold {
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
+    // The file is unlocked before the next in this process tries it.
     _file: File,
+    _turn: Option<Turn>,
 }
 
 impl Lock {
@@ -50,9 +55,18 @@ impl Lock {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut waiting = Some(waiting);
+        let turn = match queue(path).try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_) => {
+                if let Some(waiting) = waiting.take() {
+                    waiting(off_thread(path, holder).await?);
+                }
+                take_turn(path, timeout).await?
+            }
+        };
         loop {
             if let Some(lock) = off_thread(path, Self::try_acquire).await?? {
-                return Ok(lock);
+                return Ok(Self { _turn: Some(turn), ..lock });
             }
             if let Some(waiting) = waiting.take() {
                 waiting(off_thread(path, holder).await?);
@@ -114,13 +128,23 @@ impl Lock {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(no_locks(path, error)),
+                Err(error) => return Err(not_locked(path, error)),
             }
             if names_this_file(path, &file)? {
                 step("keep locked", path);
-                return Ok(Some(Self { _file: file }));
+                return Ok(Some(Self { _file: file, _turn: None }));
             }
         }
+    }
+}
+
+/// Waits until those of this process who came before are done.
+async fn take_turn(path: &Path, timeout: Option<Duration>) -> Result<Turn> {
+    let turn = queue(path).lock_owned();
+    let Some(timeout) = timeout else { return Ok(turn.await) };
+    match tokio::time::timeout(timeout, turn).await {
+        Ok(turn) => Ok(turn),
+        Err(_) => Err(timed_out(path, timeout, off_thread(path, holder).await?)),
     }
 }
 
@@ -142,7 +166,12 @@ fn names_this_file(path: &Path, file: &File) -> Result<bool> {
     }
 }
 
-fn no_locks(path: &Path, error: io::Error) -> ImageError {
+fn not_locked(path: &Path, error: io::Error) -> ImageError {
+    use rustix::io::Errno;
+    let lacks = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS].map(Errno::raw_os_error);
+    if !error.raw_os_error().is_some_and(|code| lacks.contains(&code)) {
+        return ImageError::io("lock", path, error);
+    }
     let directory = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let reason = "its file system has no locks (flock); put the cache on a local one".to_owned();
     ErrorKind::Cache { path: directory.display().to_string(), reason }.caused_by(error)
@@ -191,6 +220,58 @@ mod tests {
         let second = Lock::try_acquire(&path).unwrap().unwrap();
         assert!(Lock::try_acquire(&path).unwrap().is_none());
         drop((held, second));
+    }
+
+    #[test]
+    fn two_never_hold_it_though_each_unlinks_the_file_as_the_original_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let inside = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let lock = Lock::wait(&path, Hold::Alone, Duration::from_secs(20)).unwrap();
+                        assert!(!inside.swap(true, std::sync::atomic::Ordering::SeqCst), "two hold it");
+                        std::thread::yield_now();
+                        inside.store(false, std::sync::atomic::Ordering::SeqCst);
+                        std::fs::remove_file(&path).unwrap();
+                        drop(lock);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn who_waits_gets_the_file_that_is_there_and_not_the_one_that_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+        let held = Lock::try_acquire(&path).unwrap().unwrap();
+        let waiter = runtime.spawn({
+            let path = path.clone();
+            async move { Lock::acquire(&path, Some(Duration::from_secs(20)), |_| {}).await }
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        std::fs::remove_file(&path).unwrap();
+        let newer = Lock::try_acquire(&path).unwrap().unwrap();
+        drop(held);
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(!waiter.is_finished(), "it took a lock that is held");
+        drop(newer);
+        let lock = runtime.block_on(waiter).unwrap().unwrap();
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        drop(lock);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_apart_from_other_failures() {
+        let path = Path::new("/cache/layers/x.lock");
+        let error = not_locked(path, rustix::io::Errno::NOLCK.into());
+        assert_eq!(error.code(), "ERR_CACHE");
+        assert!(error.to_string().contains("/cache/layers") && error.to_string().contains("local"), "{error}");
+        assert_eq!(not_locked(path, rustix::io::Errno::IO.into()).code(), "ERR_IO");
     }
 
     #[test]

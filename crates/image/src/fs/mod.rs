@@ -5,6 +5,7 @@ mod lock;
 mod publish;
 mod remove;
 mod space;
+mod turn;
 
 pub(crate) use fail_point::step;
 pub(crate) use lock::{Hold, Lock};

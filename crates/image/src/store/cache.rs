@@ -126,6 +126,10 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
+        let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
+        if ![self.images_dir(), self.layers_dir()].into_iter().all(is_directory) {
+            return Ok(Lookup::Miss);
+        }
         let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(Lookup::Miss) };
         let other_platform = metadata
             .platform
