@@ -1,5 +1,7 @@
 //! Many pulls at once in one process: each layer is fetched once, nobody waits for ever, and waiting costs next to nothing.
 
+#![allow(clippy::print_stdout, reason = "says what waiting costs")]
+
 #[path = "support/mod.rs"]
 mod support;
 

@@ -1,5 +1,7 @@
 //! Caches in odd places: names that are no text, two at once, and links planted in place of what is ours.
 
+#![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
+
 #[path = "support/mod.rs"]
 mod support;
 
