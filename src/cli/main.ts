@@ -31,6 +31,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   addCompletion(program);
   const json = argv.includes('--json');
   try {
+    checkHelp(program, argv);
     await program.parseAsync(argv, { from: 'user' });
     return 0;
   } catch (error) {
@@ -42,6 +43,12 @@ export async function run(argv: readonly string[]): Promise<number> {
       return report(error, json, 2);
     return report(error, json, 1);
   }
+}
+
+/** Help on a command that is not there is wrong usage, not help on all of them. */
+function checkHelp(program: Command, [first, name]: readonly string[]): void {
+  if (first !== 'help' || name === undefined || name.startsWith('-')) return;
+  if (!program.commands.some((command) => command.name() === name)) throw new Usage(`unknown command '${name}'`);
 }
 
 function usageExit(error: CommanderError, json: boolean): number {

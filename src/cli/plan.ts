@@ -6,6 +6,7 @@ import {
   addPolicyOptions,
   addRegistryOptions,
   interruptible,
+  parseAll,
   type PullFlags,
   pullOptions,
   registryOptions,
@@ -30,7 +31,7 @@ export function addPlan(program: Command): void {
 
 async function planAll(references: string[], flags: PullFlags): Promise<void> {
   const registry = new Registry(registryOptions(flags));
-  for (const reference of references) {
+  for (const reference of parseAll(references)) {
     const plan = await interruptible((signal) => registry.plan(reference, { ...pullOptions(flags), signal }));
     process.stdout.write(flags.json === true ? `${JSON.stringify(plan)}\n` : describe(plan));
   }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import type { PullOptions, RegistryOptions } from '../options.js';
 import type { PullResult } from '../pull.js';
+import { Reference } from '../reference.js';
 import { Registry } from '../registry.js';
 import { Interrupted, Usage } from './failure.js';
 import { watcher } from './progress.js';
@@ -26,10 +27,19 @@ export interface PullFlags {
   timeout?: string;
 }
 
+/** The option that names a cache. */
+export function cacheDirectory(): Option {
+  const option = new Option('--cache-dir <dir>', 'cache directory (default: ~/.microsandbox/cache)');
+  return option.argParser((directory: string) => {
+    if (directory === '') throw new Usage('--cache-dir takes a directory, not an empty text');
+    return directory;
+  });
+}
+
 /** Adds the options of all commands that talk to a registry. */
 export function addRegistryOptions(command: Command): Command {
   return command
-    .option('--cache-dir <dir>', 'cache directory (default: ~/.microsandbox/cache)')
+    .addOption(cacheDirectory())
     .option('--platform <os/arch[/variant]>', 'platform to pull (default: linux on this CPU)')
     .option('--insecure <host>', 'host that may be spoken to in plain HTTP; repeatable', collect, [])
     .option('--ca-cert <file>', 'PEM file with certificates to trust; repeatable', collect, [])
@@ -78,7 +88,7 @@ export function addPull(program: Command): void {
 async function pullAll(references: string[], flags: PullFlags): Promise<void> {
   const registry = new Registry(registryOptions(flags));
   const options = pullOptions(flags);
-  for (const reference of references) {
+  for (const reference of parseAll(references)) {
     const result = await pullOne(registry, reference, options, flags.quiet === true || flags.json === true);
     process.stdout.write(`${flags.json === true ? JSON.stringify(result) : result.manifestDigest}\n`);
   }
@@ -86,7 +96,7 @@ async function pullAll(references: string[], flags: PullFlags): Promise<void> {
 
 async function pullOne(
   registry: Registry,
-  reference: string,
+  reference: Reference,
   options: PullOptions,
   quiet: boolean,
 ): Promise<PullResult> {
@@ -100,6 +110,11 @@ async function pullOne(
     }
     return pull;
   });
+}
+
+/** References of a command line. A typing error in the last one must not be found when the first ones are done. */
+export function parseAll(references: string[]): Reference[] {
+  return references.map((reference) => Reference.parse(reference));
 }
 
 /** Runs work that Ctrl-C stops cleanly; a second Ctrl-C stops at once. */

@@ -3,9 +3,9 @@ import type { Command } from 'commander';
 import { GlobalCache } from '../cache.js';
 import { ImageError } from '../errors.js';
 import type { CachedImage, PruneOptions, RemovedItem } from '../room.js';
-import { Reference } from '../reference.js';
 import { Usage } from './failure.js';
 import { size } from './progress.js';
+import { cacheDirectory, parseAll } from './pull.js';
 import { ago, parseAge, parseBytes, parseCount, table } from './quantity.js';
 
 interface Flags {
@@ -15,7 +15,7 @@ interface Flags {
 
 /** Adds the options of all commands that look at the cache alone. */
 export function addCacheOptions(command: Command, json: string): Command {
-  return command.option('--cache-dir <dir>', 'cache directory (default: ~/.microsandbox/cache)').option('--json', json);
+  return command.addOption(cacheDirectory()).option('--json', json);
 }
 
 /** The cache that the flags name. */
@@ -84,10 +84,8 @@ function row(image: CachedImage, now: number): string[] {
 
 async function removeImages(references: string[], flags: Flags): Promise<void> {
   const cache = cacheOf(flags);
-  // A typing error in the last one must not be found after the first one went.
-  const parsed = references.map((reference) => Reference.parse(reference));
   const missing: string[] = [];
-  for (const reference of parsed) {
+  for (const reference of parseAll(references)) {
     const report = await cache.remove(reference);
     const name = reference.toString();
     if (!report.found) missing.push(name);

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import {
   chmodSync,
   closeSync,
@@ -26,7 +27,6 @@ import { scratch } from '../support/scratch.js';
 
 const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
 const MARK = 'user.microsandbox-image.synced';
-const OTHER_BOOT = '00000000-0000-4000-8000-000000000000';
 const base = layer([
   { path: 'opt', type: 'directory', uid: 7 },
   { path: 'opt/base', content: 'base'.repeat(2000) },
@@ -55,7 +55,7 @@ function restart(cache: GlobalCache, reference: string, { keepMark = false } = {
   const path = cache.imageMetadataPath(reference);
   const metadata = JSON.parse(readFileSync(path, 'utf8')) as { written?: { boot_id: string } };
   assert.ok(metadata.written !== undefined, 'metadata name the boot');
-  metadata.written.boot_id = OTHER_BOOT;
+  metadata.written.boot_id = randomUUID();
   if (!keepMark) rmSync(path);
   writeFileSync(path, JSON.stringify(metadata));
 }

@@ -227,6 +227,37 @@ fn something_else_in_place_of_a_tree_is_replaced_and_not_followed() {
 }
 
 #[test]
+fn a_foreign_directory_in_place_of_a_tree_is_replaced_with_or_without_a_marker() {
+    let fixture = Fixture::new();
+    let foreign = |marker: bool| {
+        fs::remove_dir_all(fixture.path(LayerFile::Tree)).unwrap();
+        fs::create_dir_all(fixture.file("somebody/elses")).unwrap();
+        fs::write(fixture.file("somebody/elses/file"), "not the image's").unwrap();
+        if marker {
+            fs::write(fixture.file(".complete"), "").unwrap();
+        }
+    };
+    foreign(false);
+    assert!(!fixture.hit("both"));
+    fixture.damaged(Depth::Marker, &[(MissingMarker, Extracted)]);
+    // With a marker the index tells: what it lists is missing, what is there it does not list.
+    foreign(true);
+    fixture.damaged(Depth::Size, &[(MissingFile, Extracted), (MissingFile, Extracted), (ExtraFile, Extracted)]);
+    assert!(!fixture.file("somebody").exists());
+}
+
+#[test]
+fn a_foreign_file_in_place_of_a_tree_or_a_directory_in_place_of_a_blob_is_replaced() {
+    let fixture = Fixture::new();
+    fs::remove_dir_all(fixture.path(LayerFile::Tree)).unwrap();
+    fs::write(fixture.path(LayerFile::Tree), "a file").unwrap();
+    fixture.damaged(Depth::Marker, &[(ForeignTree, Extracted)]);
+    fs::remove_file(fixture.path(LayerFile::Blob)).unwrap();
+    fs::create_dir(fixture.path(LayerFile::Blob)).unwrap();
+    fixture.damaged(Depth::Marker, &[(DamagedBlob, Deleted)]);
+}
+
+#[test]
 fn an_index_without_its_tree_is_removed_and_the_tree_made_again() {
     let fixture = Fixture::new();
     fs::remove_dir_all(fixture.path(LayerFile::Tree)).unwrap();

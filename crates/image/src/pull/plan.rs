@@ -106,7 +106,13 @@ impl Registry {
             }
         };
         let (cache, options) = (self.cache().clone(), options.clone());
-        off_thread(move || Ok(complete(plan, &cache, &options))).await
+        off_thread(move || {
+            if !plan.cached {
+                cache.check()?;
+            }
+            Ok(complete(plan, &cache, &options))
+        })
+        .await
     }
 
     async fn plan_of_hit(

@@ -10,10 +10,11 @@
 //! them or the system tells none, the image is taken as it is; so it is in a cache that can't be written.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-    sync::OnceLock,
+    path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use rustix::fs::{Access, XattrFlags, access, fsetxattr, fsync, lgetxattr};
@@ -76,9 +77,14 @@ impl GlobalCache {
     /// True if all of an image that was written in another boot has surely reached the disk, or nobody can tell.
     pub(super) fn is_settled(&self, path: &Path, metadata: &CachedImageMetadata) -> bool {
         let Some(written) = &metadata.written else { return true };
-        !written.is_of_another_boot()
-            || fingerprint(self, digests(metadata)).is_some_and(|trees| is_marked(path, &trees))
-            || access(self.images_dir(), Access::WRITE_OK).is_err()
+        if !written.is_of_another_boot() || is_remembered(path, written) {
+            return true;
+        }
+        let marked = fingerprint(self, digests(metadata)).is_some_and(|trees| is_marked(path, &trees));
+        if marked {
+            remember(path, written);
+        }
+        marked || access(self.images_dir(), Access::WRITE_OK).is_err()
     }
 
     /// Waits until all that was written to the cache's file system is on the disk, then marks the image whose metadata are
@@ -86,7 +92,8 @@ impl GlobalCache {
     ///
     /// Fails with `ERR_IO` if the disk does. That the mark can't be set, as in a read-only cache, is no failure.
     pub(crate) fn sync(&self, path: &Path) -> Result<()> {
-        let bytes = crate::fs::read_if_there(path)?.unwrap_or_default();
+        // An image that is gone meanwhile needs no sync.
+        let Some(bytes) = crate::fs::read_if_there(path)? else { return Ok(()) };
         let metadata = CachedImageMetadata::parse(&bytes);
         let trees = metadata.and_then(|metadata| fingerprint(self, digests(&metadata)));
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
@@ -121,6 +128,23 @@ impl GlobalCache {
         if let Err(error) = marked {
             tracing::debug!(path = %path.display(), %error, "that an image is synced could not be written down");
         }
+    }
+}
+
+/// Images of other boots that were found to be marked, so that a hit need not look again: whatever changes from then on
+/// changes in this boot.
+static SETTLED: Mutex<BTreeMap<PathBuf, Written>> = Mutex::new(BTreeMap::new());
+/// More images than this are not remembered.
+const MOST: usize = 10_000;
+
+fn is_remembered(path: &Path, written: &Written) -> bool {
+    SETTLED.lock().unwrap_or_else(PoisonError::into_inner).get(path) == Some(written)
+}
+
+fn remember(path: &Path, written: &Written) {
+    let mut settled = SETTLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if settled.len() < MOST {
+        settled.insert(path.to_owned(), written.clone());
     }
 }
 

@@ -158,8 +158,16 @@ impl GlobalCache {
                 _ => {}
             }
         }
+        self.check()
+    }
+
+    /// Refuses directories that others could have prepared. Those that are not there yet are none.
+    pub fn check(&self) -> Result<()> {
         for directory in [&self.0.layers, &self.0.images] {
-            let there = fs::symlink_metadata(directory).map_err(|error| ImageError::io("stat", directory, error))?;
+            let there = match fs::symlink_metadata(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                there => there.map_err(|error| ImageError::io("stat", directory, error))?,
+            };
             let refuse = |reason: &str| {
                 ErrorKind::Cache { path: directory.display().to_string(), reason: reason.to_owned() }.into()
             };

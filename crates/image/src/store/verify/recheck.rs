@@ -30,7 +30,7 @@ impl GlobalCache {
     /// Looks every file of a doubtful image up in its index, a `stat` each, and marks the image if all is as it was written.
     /// Takes no lock.
     pub(crate) fn recheck(&self, path: &Path, metadata: &CachedImageMetadata, halt: &Halt) -> bool {
-        let whole = once(metadata).into_values().all(|layer| self.check(layer, halt).is_sound(true));
+        let whole = once(metadata).into_values().all(|layer| self.layer_check(layer, halt).is_sound(true));
         whole && self.mark_as_read(path, metadata)
     }
 
@@ -38,14 +38,14 @@ impl GlobalCache {
     /// is held.
     pub(crate) fn heal(&self, path: &Path, metadata: &CachedImageMetadata, halt: &Halt) -> Result<Rechecked> {
         for layer in once(metadata).into_values() {
-            if self.check(layer, halt).heal()? == Healed::Not {
+            if self.layer_check(layer, halt).heal()? == Healed::Not {
                 return Ok(Rechecked::Damaged);
             }
         }
         Ok(if self.mark_as_read(path, metadata) { Rechecked::Settled } else { Rechecked::Mended })
     }
 
-    fn check<'a>(&'a self, layer: &'a CachedLayerMetadata, halt: &'a Halt) -> LayerCheck<'a> {
+    fn layer_check<'a>(&'a self, layer: &'a CachedLayerMetadata, halt: &'a Halt) -> LayerCheck<'a> {
         LayerCheck { cache: self, digest: &layer.digest, expected: Some(layer), depth: Depth::Size, halt }
     }
 }
