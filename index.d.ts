@@ -26,63 +26,85 @@ declare function hostLinux(): Platform;
  * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
  * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
  *
- * `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to: layers that the cache has are not in it, nor are
- * there events of their bytes. A download that goes on where another one stopped starts counting there.
+ * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
-type PullProgress = {
+type PullProgress = 
+/** The registry is about to be asked. */
+{
     type: 'resolving';
     reference: string;
-} | {
+}
+/**
+ * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
+ * layers that the cache has are not in it, nor are there events of their bytes.
+ */
+ | {
     type: 'resolved';
     reference: string;
     manifestDigest: string;
     layerCount: number;
     totalDownloadBytes?: number;
-} | {
+}
+/** So many of the layer's bytes are here. A download that goes on where another one stopped starts counting there. */
+ | {
     type: 'layer-download-progress';
     layerIndex: number;
     digest: string;
     downloadedBytes: number;
     totalBytes?: number;
-} | {
+}
+/** All bytes of the layer are here, and they are the right ones. */
+ | {
     type: 'layer-download-complete';
     layerIndex: number;
     digest: string;
     downloadedBytes: number;
-} | {
+}
+/** Its tree is being made; mostly while it still comes down. */
+ | {
     type: 'layer-extract-started';
     layerIndex: number;
     diffId: string;
-} | {
+}
+/** So many of its compressed bytes were unpacked. */
+ | {
     type: 'layer-extract-progress';
     layerIndex: number;
     bytesRead: number;
     totalBytes: number;
-} | {
+}
+/** Its tree is in the cache under its final name. */
+ | {
     type: 'layer-extract-complete';
     layerIndex: number;
     diffId: string;
-} | {
+}
+/** Its sidecar index is being written. */
+ | {
     type: 'layer-index-started';
     layerIndex: number;
-} | {
+}
+/** Its sidecar index is in the cache. */
+ | {
     type: 'layer-index-complete';
     layerIndex: number;
 }
-/** Another pull or process holds a lock; `holder` is its process id where the system tells. */
+/** Another pull or process holds the lock at `path`; `holder` is its process id where the system tells. */
  | {
     type: 'lock-waiting';
     path: string;
     holder?: number;
 }
-/** A request failed and is tried again after `delay` milliseconds. */
+/** A request failed, for the `attempt`th time since the last progress, and is tried again after `delay` milliseconds. */
  | {
     type: 'retrying';
     host: string;
     attempt: number;
     delay: number;
     reason: string;
-} | {
+}
+/** The image is in the cache; the last event. */
+ | {
     type: 'complete';
     reference: string;
     layerCount: number;
@@ -92,21 +114,21 @@ type PullProgress = {
 interface ImageConfig {
     /** Environment, `KEY=VALUE`. */
     env: string[];
-    /** Default arguments. */
+    /** Default arguments: what follows `entrypoint`, or the program itself where there is none. */
     cmd?: string[];
-    /** Program to run. */
+    /** The program that is run, and its first arguments. */
     entrypoint?: string[];
-    /** Working directory. */
+    /** The directory it is started in, a path of the image. */
     workingDir?: string;
-    /** `uid`, `uid:gid`, `name` or `name:group`. */
+    /** Who it runs as: `uid`, `uid:gid`, `name` or `name:group`, names being those of the image's `/etc/passwd` and `/etc/group`. */
     user?: string;
-    /** `8080/tcp`, sorted. */
+    /** Ports it listens on, as `8080/tcp`, sorted. */
     exposedPorts: string[];
-    /** Mount points, sorted. */
+    /** Paths that are meant to be mounted over, sorted. */
     volumes: string[];
-    /** Labels. */
+    /** Labels of the image, such as `org.opencontainers.image.source`. */
     labels: Record<string, string>;
-    /** Signal that stops the container. */
+    /** The signal that asks it to end: `SIGTERM` or a number. */
     stopSignal?: string;
 }
 /**
@@ -409,25 +431,25 @@ declare class GlobalCache {
     constructor(directory?: string);
     /** Where layers are: `<cache>/layers`. */
     get layersDir(): string;
-    /** The compressed blob. */
+    /** `<cache>/layers/<d>.tar.gz`: the compressed blob, whatever its compression; there unless it was pruned. */
     layerBlobPath(digest: string): string;
-    /** An unfinished download. */
+    /** `<cache>/layers/<d>.tar.gz.part`: an unfinished download, which the next pull goes on with. */
     layerPartPath(digest: string): string;
-    /** The finished tree. */
+    /** `<cache>/layers/<d>.extracted`: the finished tree. What a pull answers in `layers`. */
     layerDir(digest: string): string;
-    /** An unfinished extraction. */
+    /** `<cache>/layers/<d>.extracting`: an unfinished extraction; the next pull throws it away. */
     layerExtractingDir(digest: string): string;
-    /** The sidecar index: see {@link LayerIndex}. */
+    /** `<cache>/layers/<d>.index`: the sidecar index, for {@link LayerIndex.open}; may be missing. */
     layerIndexPath(digest: string): string;
-    /** The list of directories that no entry described. */
+    /** `<cache>/layers/<d>.implicit_dirs`: the list of directories that no entry of the layer described. */
     layerImplicitDirsPath(digest: string): string;
-    /** The lock held while extracting. */
+    /** `<cache>/layers/<d>.lock`: locked by `flock` while the layer is extracted. */
     layerLockPath(digest: string): string;
-    /** The lock held while downloading. */
+    /** `<cache>/layers/<d>.download.lock`: locked by `flock` while the layer is downloaded. */
     layerDownloadLockPath(digest: string): string;
-    /** The metadata of a reference. For the default platform it is the file the Rust crate uses. */
+    /** `<cache>/images/<key>.json`: the metadata of a reference. For the default platform it is the file the Rust crate uses. */
     imageMetadataPath(reference: string | Reference, platform?: Platform | string): string;
-    /** The lock held while a reference is pulled. */
+    /** `<cache>/images/<key>.lock`: locked by `flock` while a reference is pulled. */
     imageLockPath(reference: string | Reference, platform?: Platform | string): string;
     /** True if the layer's tree is there and whole. */
     isExtracted(digest: string): boolean;
@@ -435,7 +457,10 @@ declare class GlobalCache {
     allLayersExtracted(digests: string[]): boolean;
     /** A reference's metadata; `null` if there are none or they are damaged. */
     readImageMetadata(reference: string | Reference, platform?: Platform | string): CachedImageMetadata | null;
-    /** Writes a reference's metadata: beside, then renamed. */
+    /**
+     * Writes a reference's metadata, beside and then renamed, so that it is a hit as soon as its layers are there. For programs
+     * that fill a cache by other means; a pull does it by itself.
+     */
     writeImageMetadata(reference: string | Reference, metadata: CachedImageMetadata, platform?: Platform | string): Promise<void>;
     /** Forgets a reference; its layers stay. Says whether it was there. */
     deleteImageMetadata(reference: string | Reference, platform?: Platform | string): Promise<boolean>;

@@ -57,52 +57,52 @@ export class GlobalCache {
     return join(this.directory, 'layers');
   }
 
-  /** The compressed blob. */
+  /** `<cache>/layers/<d>.tar.gz`: the compressed blob, whatever its compression; there unless it was pruned. */
   layerBlobPath(digest: string): string {
     return this.#layer(digest, 'blob');
   }
 
-  /** An unfinished download. */
+  /** `<cache>/layers/<d>.tar.gz.part`: an unfinished download, which the next pull goes on with. */
   layerPartPath(digest: string): string {
     return this.#layer(digest, 'part');
   }
 
-  /** The finished tree. */
+  /** `<cache>/layers/<d>.extracted`: the finished tree. What a pull answers in `layers`. */
   layerDir(digest: string): string {
     return this.#layer(digest, 'tree');
   }
 
-  /** An unfinished extraction. */
+  /** `<cache>/layers/<d>.extracting`: an unfinished extraction; the next pull throws it away. */
   layerExtractingDir(digest: string): string {
     return this.#layer(digest, 'extracting');
   }
 
-  /** The sidecar index: see {@link LayerIndex}. */
+  /** `<cache>/layers/<d>.index`: the sidecar index, for {@link LayerIndex.open}; may be missing. */
   layerIndexPath(digest: string): string {
     return this.#layer(digest, 'index');
   }
 
-  /** The list of directories that no entry described. */
+  /** `<cache>/layers/<d>.implicit_dirs`: the list of directories that no entry of the layer described. */
   layerImplicitDirsPath(digest: string): string {
     return this.#layer(digest, 'implicit-dirs');
   }
 
-  /** The lock held while extracting. */
+  /** `<cache>/layers/<d>.lock`: locked by `flock` while the layer is extracted. */
   layerLockPath(digest: string): string {
     return this.#layer(digest, 'lock');
   }
 
-  /** The lock held while downloading. */
+  /** `<cache>/layers/<d>.download.lock`: locked by `flock` while the layer is downloaded. */
   layerDownloadLockPath(digest: string): string {
     return this.#layer(digest, 'download-lock');
   }
 
-  /** The metadata of a reference. For the default platform it is the file the Rust crate uses. */
+  /** `<cache>/images/<key>.json`: the metadata of a reference. For the default platform it is the file the Rust crate uses. */
   imageMetadataPath(reference: string | Reference, platform?: Platform | string): string {
     return unwrap(this.#native.imagePath(referenceText(reference), platformJson(platform, 'platform'), false));
   }
 
-  /** The lock held while a reference is pulled. */
+  /** `<cache>/images/<key>.lock`: locked by `flock` while a reference is pulled. */
   imageLockPath(reference: string | Reference, platform?: Platform | string): string {
     return unwrap(this.#native.imagePath(referenceText(reference), platformJson(platform, 'platform'), true));
   }
@@ -123,7 +123,10 @@ export class GlobalCache {
     return unwrap(this.#native.readMetadata(referenceText(reference), platformJson(platform, 'platform')));
   }
 
-  /** Writes a reference's metadata: beside, then renamed. */
+  /**
+   * Writes a reference's metadata, beside and then renamed, so that it is a hit as soon as its layers are there. For programs
+   * that fill a cache by other means; a pull does it by itself.
+   */
   async writeImageMetadata(
     reference: string | Reference,
     metadata: CachedImageMetadata,

@@ -6,12 +6,17 @@
  * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
  * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
  *
- * `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to: layers that the cache has are not in it, nor are
- * there events of their bytes. A download that goes on where another one stopped starts counting there.
+ * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
 export type PullProgress =
+  /** The registry is about to be asked. */
   | { type: 'resolving'; reference: string }
+  /**
+   * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
+   * layers that the cache has are not in it, nor are there events of their bytes.
+   */
   | { type: 'resolved'; reference: string; manifestDigest: string; layerCount: number; totalDownloadBytes?: number }
+  /** So many of the layer's bytes are here. A download that goes on where another one stopped starts counting there. */
   | {
       type: 'layer-download-progress';
       layerIndex: number;
@@ -19,16 +24,23 @@ export type PullProgress =
       downloadedBytes: number;
       totalBytes?: number;
     }
+  /** All bytes of the layer are here, and they are the right ones. */
   | { type: 'layer-download-complete'; layerIndex: number; digest: string; downloadedBytes: number }
+  /** Its tree is being made; mostly while it still comes down. */
   | { type: 'layer-extract-started'; layerIndex: number; diffId: string }
+  /** So many of its compressed bytes were unpacked. */
   | { type: 'layer-extract-progress'; layerIndex: number; bytesRead: number; totalBytes: number }
+  /** Its tree is in the cache under its final name. */
   | { type: 'layer-extract-complete'; layerIndex: number; diffId: string }
+  /** Its sidecar index is being written. */
   | { type: 'layer-index-started'; layerIndex: number }
+  /** Its sidecar index is in the cache. */
   | { type: 'layer-index-complete'; layerIndex: number }
-  /** Another pull or process holds a lock; `holder` is its process id where the system tells. */
+  /** Another pull or process holds the lock at `path`; `holder` is its process id where the system tells. */
   | { type: 'lock-waiting'; path: string; holder?: number }
-  /** A request failed and is tried again after `delay` milliseconds. */
+  /** A request failed, for the `attempt`th time since the last progress, and is tried again after `delay` milliseconds. */
   | { type: 'retrying'; host: string; attempt: number; delay: number; reason: string }
+  /** The image is in the cache; the last event. */
   | { type: 'complete'; reference: string; layerCount: number };
 
 /** @internal The part of the addon's task that tells events. */

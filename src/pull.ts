@@ -9,21 +9,21 @@ import { eventsOf, type PullProgress } from './progress.js';
 export interface ImageConfig {
   /** Environment, `KEY=VALUE`. */
   env: string[];
-  /** Default arguments. */
+  /** Default arguments: what follows `entrypoint`, or the program itself where there is none. */
   cmd?: string[];
-  /** Program to run. */
+  /** The program that is run, and its first arguments. */
   entrypoint?: string[];
-  /** Working directory. */
+  /** The directory it is started in, a path of the image. */
   workingDir?: string;
-  /** `uid`, `uid:gid`, `name` or `name:group`. */
+  /** Who it runs as: `uid`, `uid:gid`, `name` or `name:group`, names being those of the image's `/etc/passwd` and `/etc/group`. */
   user?: string;
-  /** `8080/tcp`, sorted. */
+  /** Ports it listens on, as `8080/tcp`, sorted. */
   exposedPorts: string[];
-  /** Mount points, sorted. */
+  /** Paths that are meant to be mounted over, sorted. */
   volumes: string[];
-  /** Labels. */
+  /** Labels of the image, such as `org.opencontainers.image.source`. */
   labels: Record<string, string>;
-  /** Signal that stops the container. */
+  /** The signal that asks it to end: `SIGTERM` or a number. */
   stopSignal?: string;
 }
 
