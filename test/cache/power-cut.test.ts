@@ -245,17 +245,21 @@ describe('a disk that loses what was not written', () => {
   }
 
   it('has its image healed at the first use', async (t) => {
-    const made = await lost(t, false);
-    if (made === null) return;
-    const { server, after } = made;
-    const reference = server.reference('app:1');
-    const damaged = await after.cache.verify();
-    assert.equal(damaged.ok, false, 'something was lost, or this test tests nothing');
-    assert.equal(after.pullCached(reference), null);
-    await after.pull(reference);
-    assert.notEqual(after.pullCached(reference), null);
-    const report = await after.cache.verify({ depth: 'content' });
-    assert.deepEqual([report.ok, report.skipped], [true, []]);
+    // The kernel may write early, where others write much: then nothing is lost, and there is nothing to see.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const made = await lost(t, false);
+      if (made === null) return;
+      const { server, after } = made;
+      const reference = server.reference('app:1');
+      if ((await after.cache.verify()).ok) continue;
+      assert.equal(after.pullCached(reference), null);
+      await after.pull(reference);
+      assert.notEqual(after.pullCached(reference), null);
+      const report = await after.cache.verify({ depth: 'content' });
+      assert.deepEqual([report.ok, report.skipped], [true, []]);
+      return;
+    }
+    t.skip('the kernel wrote everything before the power could be cut, three times');
   });
 
   it('loses nothing of an image that was pulled durably', async (t) => {
