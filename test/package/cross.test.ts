@@ -98,7 +98,7 @@ describe('the package pulls an image', () => {
       writeFileSync(program, `console.log(process.arch, process.version);${COMMONJS}`);
       const [starter = '', ...words] = await nodeOf(machine);
       const printed = await must(starter, [...words, program], { cwd: app, timeout: 120_000 });
-      assert.match(printed, /^(x64|arm64) v20\.\S+\nhello\n$/);
+      assert.match(printed, /^(x64|arm64) v22\.\S+\nhello\n$/);
       t.diagnostic(printed.split('\n')[0] ?? '');
     });
   }

