@@ -5,6 +5,7 @@
 // address sanitizer needs a nightly one.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -68,7 +69,11 @@ function fuzzOne(programs, target) {
   ];
   // More than all of its time means that it hangs where its own time-out does not see it.
   const timeout = (Number(values.seconds) + 120) * 1000;
-  const { status, stderr } = spawnSync(join(programs, target), args, { timeout, killSignal: 'SIGKILL' });
+  const { status, stderr, pid } = spawnSync(join(programs, target), args, { timeout, killSignal: 'SIGKILL' });
+  for (const scratch of ['/dev/shm', tmpdir()]) {
+    for (const name of ['fuzz', 'fuzz-index'])
+      rmSync(join(scratch, `microsandbox-image-${name}-${pid}`), { recursive: true, force: true });
+  }
   const log = stderr.toString();
   const runs = /number_of_executed_units:\s*(\d+)/.exec(log)?.[1] ?? '?';
   const peak = /peak_rss_mb:\s*(\d+)/.exec(log)?.[1] ?? '?';
