@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
+import { startRegistry } from 'microsandbox-image/testing';
 import { type Installed, install, ROOT } from '../support/installed.js';
 import { must, run } from '../support/programs.js';
 import { COMMONJS, ESM } from '../support/pull-program.js';
@@ -41,6 +42,15 @@ describe('the packed files', () => {
     const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
     const args = ['--offline', '--no', 'microsandbox-image', '--', '--version'];
     assert.equal((await must('npx', args, { cwd: installed.directory })).trim(), version);
+  });
+
+  it('pull an image through npx microsandbox-image', async (t) => {
+    const registry = await startRegistry({ images: { 'app:1': { layers: [[{ path: 'a', content: 'b' }]] } } });
+    t.after(() => registry.close());
+    const words = ['pull', '--quiet', '--cache-dir', join(base, 'npx-cache'), registry.reference('app:1')];
+    const args = ['--offline', '--no', 'microsandbox-image', '--', ...words];
+    const printed = await must('npx', args, { cwd: installed.directory, timeout: 60_000 });
+    assert.match(printed, /^sha256:[0-9a-f]{64}\n$/);
   });
 
   it('pull in a worker thread, and let the process end while another worker is terminated', async () => {
