@@ -27,8 +27,14 @@ pub struct Passed {
 fn pulls() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let orders: Vec<&str> = orders.split('\n').collect();
-    let &[cache, reference, force, parallel, list, step, count] = &orders[..] else { panic!("{orders:?}") };
-    let how = Scenario { force: force == "true", parallel: parallel == "true", ..Scenario::default() };
+    let &[cache, reference, flags, list, step, count] = &orders[..] else { panic!("{orders:?}") };
+    let is = |flag| flags.split(' ').any(|word| word == flag);
+    let how = Scenario {
+        force: is("force"),
+        parallel: is("parallel"),
+        drops_blobs: is("drops-blobs"),
+        ..Scenario::default()
+    };
     if step.is_empty() {
         fail_points::record();
     } else {
@@ -61,8 +67,9 @@ pub fn record(cache: &Path, reference: &str, how: &Scenario) -> Vec<Passed> {
 
 fn start(cache: &Path, reference: &str, how: &Scenario, list: &Path, step: &str, count: usize) -> ExitStatus {
     let paths = [cache, list].map(|path| path.to_str().unwrap().to_owned());
-    let (force, parallel, count) = (how.force.to_string(), how.parallel.to_string(), count.to_string());
-    let orders = [&paths[0], reference, &force, &parallel, &paths[1], step, &count].join("\n");
+    let flags = [(how.force, "force"), (how.parallel, "parallel"), (how.drops_blobs, "drops-blobs")];
+    let flags: Vec<&str> = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).collect();
+    let orders = [&paths[0], reference, &flags.join(" "), &paths[1], step, &count.to_string()].join("\n");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child::pulls", "--ignored"])
         .env(ORDERS, orders)

@@ -20,7 +20,7 @@ mod world;
 use scenario::Scenario;
 
 /// The kinds of pull, by the name of their table.
-fn scenarios() -> [Scenario; 6] {
+fn scenarios() -> [Scenario; 7] {
     let of = |id, image| Scenario { id, image, ..Scenario::default() };
     [
         of("first", "one"),
@@ -28,6 +28,7 @@ fn scenarios() -> [Scenario; 6] {
         Scenario { there: Some("one"), ..of("upper", "two") },
         Scenario { leftovers: true, ..of("sweep", "one") },
         Scenario { damaged: true, ..of("damaged", "one") },
+        Scenario { drops_blobs: true, ..of("dropped", "one") },
         Scenario { parallel: true, ..of("parallel", "three") },
     ]
 }
@@ -59,6 +60,11 @@ fn a_pull_that_sweeps_what_a_crash_left_may_end_anywhere() {
 #[test]
 fn a_pull_whose_blob_is_damaged_on_the_way_may_end_anywhere() {
     holds("damaged");
+}
+
+#[test]
+fn a_pull_that_drops_its_blobs_may_end_anywhere() {
+    holds("dropped");
 }
 
 #[test]

@@ -98,7 +98,12 @@ pub fn pull_watched(cache: &Path, reference: &str, how: &Scenario) -> (Result<Pu
         writers: if how.parallel { 2 } else { 1 },
         ..Settings::default()
     };
-    let options = PullOptions { force: how.force, verify_before_extract: !how.parallel, ..PullOptions::default() };
+    let options = PullOptions {
+        force: how.force,
+        verify_before_extract: !how.parallel,
+        keep_blobs: !how.drops_blobs,
+        ..PullOptions::default()
+    };
     let client = ClientOptions { retries: 0, ..support::options() };
     let registry = Registry::new(GlobalCache::new(cache), support::amd64(), client, settings).unwrap();
     let watch = Arc::new(Watch::default());
