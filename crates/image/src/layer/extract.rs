@@ -79,7 +79,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         planner: Planner::new(limits),
         limits,
         directories: Directories::new(root),
-        threads: HashMap::new(),
+        homes: HashMap::new(),
+        elsewhere: HashMap::new(),
         writers,
         steps: Vec::new(),
         current: None,
@@ -156,12 +157,21 @@ struct Builder {
     limits: Limits,
     directories: Directories,
     /// Which writer makes the files of a directory.
-    threads: HashMap<EntryId, usize>,
+    homes: HashMap<EntryId, Home>,
+    /// Which writer made an entry, where that is not the one its directory began with.
+    elsewhere: HashMap<EntryId, usize>,
     writers: Writers,
     steps: Vec<Step>,
     /// The writer that takes the content of the file at hand.
     current: Option<Current>,
     layer_bytes: u64,
+}
+
+/// The writer that a directory's files go to.
+#[derive(Clone, Copy)]
+struct Home {
+    first: usize,
+    now: usize,
 }
 
 struct Current {
@@ -242,7 +252,7 @@ impl Builder {
             size: inode.size,
             stored: stored.map_or(0, |member| member.stored),
         };
-        let thread = self.thread_of(parent);
+        let thread = self.thread_for(parent, entry);
         match stored {
             Some(member) => {
                 self.current = Some(Current { thread, path: member.path.to_vec() });
@@ -252,22 +262,41 @@ impl Builder {
         }
     }
 
-    /// Names are given in the order of the archive: a link whose target another thread may still make waits for it.
+    /// The writer that made the target gives it the other name, so nobody has to wait for anybody.
     fn link(&mut self, entry: EntryId, target: EntryId) -> Result<()> {
         let tree = &self.planner.tree;
         let (parent, target_parent) = (tree.parent(entry), tree.parent(target));
         let from = (self.directories.handle(tree, target_parent)?, c_name(tree.name(target))?);
         let to = (self.directories.handle(tree, parent)?, c_name(tree.name(entry))?);
-        let (thread, target_thread) = (self.thread_of(parent), self.thread_of(target_parent));
-        if thread != target_thread {
-            self.writers.drain_one(target_thread)?;
+        let thread = match self.elsewhere.get(&target) {
+            Some(&thread) => thread,
+            None => self.home(target_parent).first,
+        };
+        if self.home(parent).first != thread {
+            self.elsewhere.insert(entry, thread);
         }
         self.writers.link(thread, from, to)
     }
 
-    fn thread_of(&mut self, directory: EntryId) -> usize {
+    /// The writer for a file: its directory's, which changes when that one can't keep up while another can.
+    fn thread_for(&mut self, directory: EntryId, file: EntryId) -> usize {
+        let home = self.home(directory);
+        let thread = self.writers.relieved(home.now);
+        if thread != home.now {
+            self.homes.insert(directory, Home { now: thread, ..home });
+        }
+        if thread != home.first {
+            self.elsewhere.insert(file, thread);
+        }
+        thread
+    }
+
+    fn home(&mut self, directory: EntryId) -> Home {
         let writers = &self.writers;
-        *self.threads.entry(directory).or_insert_with(|| writers.least_loaded())
+        *self.homes.entry(directory).or_insert_with(|| {
+            let thread = writers.least_loaded();
+            Home { first: thread, now: thread }
+        })
     }
 
     /// After the last entry. Answers with the links whose targets are in lower layers; each has a stand-in by now.

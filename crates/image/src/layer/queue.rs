@@ -71,6 +71,13 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// How many items wait to be taken.
+    pub(super) fn length(&self) -> usize {
+        self.0.lock().items.len()
+    }
+}
+
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         self.0.lock().sender_is_gone = true;

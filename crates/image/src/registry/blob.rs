@@ -186,7 +186,7 @@ impl BlobStream {
     /// At the end there must be no more bytes.
     async fn end(&mut self) -> Result<Option<Bytes>> {
         if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
-            && let Ok(Ok(Some(bytes))) = tokio::time::timeout(LAST_LOOK, open.response.chunk()).await
+            && let Ok(Some(bytes)) = response::next_chunk(&mut open.response, LAST_LOOK, &open.host, "a blob").await
             && !bytes.is_empty()
         {
             return Err(self.wrong_length("more"));

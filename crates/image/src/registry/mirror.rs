@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::registry::{endpoint::Endpoint, transport::Transport};
+use crate::registry::{endpoint::Endpoint, response::discard, transport::Transport};
 
 /// The longest time that a mirror may take to say anything when it is first asked.
 const FIRST_WORD: Duration = Duration::from_secs(2);
@@ -55,9 +55,11 @@ impl Transport {
             let mut ping = mirror.base.clone()?;
             ping.set_path(&format!("{}/v2/", ping.path().trim_end_matches('/')));
             let request = self.client(&ping).ok()?.get(ping);
-            self.send(request, &mirror.host, "its API").await.ok()
+            let answer = self.send(request, &mirror.host, "its API").await.ok()?;
+            discard(answer, &mirror.host).await;
+            Some(())
         };
-        let alive = matches!(tokio::time::timeout(FIRST_WORD, answers).await, Ok(Some(_)));
+        let alive = matches!(tokio::time::timeout(FIRST_WORD, answers).await, Ok(Some(())));
         self.mirrors.set(&mirror.host, if alive { State::Alive } else { State::RestsSince(Instant::now()) });
         alive
     }

@@ -14,6 +14,7 @@ use crate::{
         auth::Secret,
         endpoint::{authority, may_be_plain},
         options::ClientOptions,
+        response::discard,
         retry::Failure,
         transport::{Ask, Transport},
     },
@@ -67,6 +68,7 @@ impl Transport {
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             url = next_hop(&self.options, &url, location, status.as_u16())?;
+            discard(response, &host).await;
         }
         Err(refused(&authority(asked), 302, "it redirects more than ten times").into())
     }

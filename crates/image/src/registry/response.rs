@@ -16,11 +16,15 @@ use crate::{
         endpoint::canonical_host,
         redirect::Answer,
         retry::{Failure, is_retryable_status, parse_retry_after},
+        reuse,
     },
 };
 
 /// Longest error body that is read.
 const ERROR_BODY: usize = 64 << 10;
+
+/// No byte for this long ends the reading of what nobody wants.
+const DISCARD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads a body of at most `cap` bytes.
 pub(super) async fn read_body(
@@ -57,6 +61,10 @@ pub(super) async fn next_chunk(
     what: &str,
 ) -> Result<Option<Bytes>, Failure> {
     match tokio::time::timeout(stall, response.chunk()).await {
+        Ok(Ok(None)) => {
+            reuse::read_to_end(response);
+            Ok(None)
+        }
         Ok(Ok(chunk)) => Ok(chunk),
         Ok(Err(error)) => Err(network(host, &error, stall)),
         Err(_) => Err(ErrorKind::Timeout {
@@ -64,6 +72,18 @@ pub(super) async fn next_chunk(
             after_ms: stall.as_millis() as u64,
         }
         .into()),
+    }
+}
+
+/// Reads an answer that nobody wants to its end, so that its connection can be used again: a new one costs more round
+/// trips than a short body. A long or slow one is dropped.
+pub(super) async fn discard(mut response: Response, host: &str) {
+    let mut left = ERROR_BODY;
+    while let Ok(Some(chunk)) = next_chunk(&mut response, DISCARD_PAUSE, host, "an answer").await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
     }
 }
 

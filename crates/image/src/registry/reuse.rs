@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{RequestBuilder, Response, header::CONNECTION};
+use reqwest::{RequestBuilder, Response, Version, header::CONNECTION};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
@@ -31,23 +31,35 @@ pub(super) struct Servers(Mutex<HashMap<String, Arc<Server>>>);
 
 impl Servers {
     /// Sends a request. The server counts as busy until the response is dropped.
-    pub(super) async fn ask(&self, host: &str, request: RequestBuilder) -> reqwest::Result<Response> {
+    pub(super) async fn ask(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        let (client, request) = request.build_split();
+        let request = request?;
         let server = {
+            // Scheme, host and port: what the client's pool keeps apart.
+            let name = request.url().origin().ascii_serialization();
             let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            servers.entry(host.to_owned()).or_default().clone()
+            servers.entry(name).or_default().clone()
         };
-        let question = Question::begin(server.clone());
-        let answer = ASKED.scope(server, request.send()).await;
-        let dies = match &answer {
-            Ok(response) => response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes() == b"close"),
-            Err(error) => !error.is_connect(),
-        };
-        if dies {
-            question.0.closed();
-        }
-        let mut response = answer?;
-        response.extensions_mut().insert(Arc::new(question));
+        let question = Arc::new(Question::begin(server.clone()));
+        let mut response = ASKED.scope(server, client.execute(request)).await.inspect_err(|error| {
+            if error.is_connect() {
+                question.set(Connection::None);
+            }
+        })?;
+        response.extensions_mut().insert(question);
         Ok(response)
+    }
+}
+
+/// Says that a response's body was read to its end, so that its connection comes free.
+pub(super) fn read_to_end(response: &Response) {
+    let says = |what: &str| {
+        let value = response.headers().get(CONNECTION).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| value.eq_ignore_ascii_case(what))
+    };
+    let closes = if response.version() < Version::HTTP_11 { !says("keep-alive") } else { says("close") };
+    if let Some(question) = response.extensions().get::<Arc<Question>>().filter(|_| !closes) {
+        question.set(Connection::Free);
     }
 }
 
@@ -60,7 +72,7 @@ struct Counts {
     asked: usize,
     /// Connections that are open or being opened, as far as we know.
     open: usize,
-    /// When an answer was last read to its end, or dropped.
+    /// When a connection last came free.
     ended: Option<Instant>,
 }
 
@@ -93,20 +105,42 @@ impl Server {
 }
 
 /// One question under way.
-struct Question(Arc<Server>);
+struct Question {
+    server: Arc<Server>,
+    connection: Mutex<Connection>,
+}
+
+/// What becomes of a question's connection.
+#[derive(Clone, Copy)]
+enum Connection {
+    /// It is closed: the answer was not read to its end, or the server said so.
+    Lost,
+    Free,
+    /// There never was one.
+    None,
+}
 
 impl Question {
     fn begin(server: Arc<Server>) -> Self {
         server.change(|counts| counts.asked += 1);
-        Self(server)
+        Self { server, connection: Mutex::new(Connection::Lost) }
+    }
+
+    fn set(&self, connection: Connection) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 }
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.0.change(|counts| {
+        let connection = *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        self.server.change(|counts| {
             counts.asked -= 1;
-            counts.ended = Some(Instant::now());
+            match connection {
+                Connection::Lost => counts.open = counts.open.saturating_sub(1),
+                Connection::Free => counts.ended = Some(Instant::now()),
+                Connection::None => {}
+            }
         });
     }
 }
@@ -202,10 +236,15 @@ mod tests {
         assert!(!server.takes_another());
         let second = Question::begin(server.clone());
         assert!(server.takes_another());
+        first.set(Connection::Free);
         drop(first);
         let third = Question::begin(server.clone());
         assert!(!server.takes_another(), "the first one's connection is about to be free");
-        drop((second, third));
+        // What is not read to its end takes its connection along.
+        drop(second);
+        let fourth = Question::begin(server.clone());
+        assert!(server.takes_another());
+        drop((third, fourth));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     registry::{
         endpoint::{Endpoint, is_loopback, may_be_plain},
+        response::discard,
         retry::Failure,
         transport::Transport,
     },
@@ -63,8 +64,11 @@ impl Transport {
         ping.set_path("/v2/");
         let request = self.client(&ping)?.get(ping);
         match self.send(request, host, "its API").await {
-            Ok(response) if scheme == "http" && may_hide_tls(response.status()) => Ok(Speaks::No),
-            Ok(_) => Ok(Speaks::Yes),
+            Ok(response) => {
+                let hides_tls = scheme == "http" && may_hide_tls(response.status());
+                discard(response, host).await;
+                Ok(if hides_tls { Speaks::No } else { Speaks::Yes })
+            }
             // A certificate that is not trusted ends it: going on in plain HTTP would be worse.
             Err(failure) if !failure.retryable && !failure.not_tls => Err(failure),
             Err(failure) if matches!(failure.error.kind(), ErrorKind::Timeout { .. }) => Err(failure),

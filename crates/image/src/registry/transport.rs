@@ -73,7 +73,7 @@ impl Transport {
         what: &str,
     ) -> std::result::Result<Response, Failure> {
         let (connect, stall) = (self.options.connect_timeout, self.options.stall_timeout);
-        match tokio::time::timeout(connect + stall, self.servers.ask(host, request)).await {
+        match tokio::time::timeout(connect + stall, self.servers.ask(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(response::network(host, &error, connect)),
             Err(_) => Err(ErrorKind::Timeout {
@@ -126,7 +126,7 @@ impl Transport {
         let failure = match self.log_in(endpoint, url, ask.repository, &challenge, (&auth, login)).await {
             Ok(None) => return Err(self.failed(endpoint, ask, answer, login).await),
             Ok(Some(header)) => {
-                drop(answer);
+                response::discard(answer.response, &endpoint.host).await;
                 let answer = self.follow(url, ask, Some(&header)).await?;
                 if answer.is_taken() {
                     return Ok(answer);

@@ -81,6 +81,15 @@ struct Queue {
     load: u64,
 }
 
+impl Queue {
+    fn collect(&mut self, job: Job, bytes: usize) {
+        self.batch.push(job);
+        self.bytes += bytes;
+        // A file costs about as much as writing 16 KiB.
+        self.load += bytes as u64 + (16 << 10);
+    }
+}
+
 /// The threads, to wait for.
 pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, Report>>);
 
@@ -108,10 +117,23 @@ impl Writers {
         loads.min_by_key(|(_, queue)| queue.load).map_or(0, |(at, _)| at)
     }
 
+    /// The same thread, or another one that has less than half as much waiting.
+    pub(crate) fn relieved(&self, thread: usize) -> usize {
+        // Asked between two batches, so that it is asked seldom.
+        if !self.queues[thread].batch.is_empty() {
+            return thread;
+        }
+        let waiting = |other: usize| self.queues[other].sender.length();
+        let most = waiting(thread) / 2;
+        (0..self.queues.len()).find(|&other| waiting(other) < most).unwrap_or(thread)
+    }
+
     /// Makes a file; its content follows by [`content`](Self::content) on the same thread.
     pub(crate) fn file(&mut self, thread: usize, meta: FileMeta) -> Result<()> {
-        let bytes = meta.xattr_bytes();
-        self.push(thread, Job::File(Box::new(meta)), bytes)
+        let (bytes, empty) = (meta.xattr_bytes(), meta.stored == 0);
+        self.queues[thread].collect(Job::File(Box::new(meta)), bytes);
+        // A file is not parted from its first bytes.
+        if empty { self.flush_if_full(thread) } else { Ok(()) }
     }
 
     /// Writes into the last file of this thread.
@@ -142,14 +164,6 @@ impl Writers {
         fences.into_iter().try_for_each(|fence| self.wait(&fence?))
     }
 
-    /// Waits until all that was handed to one thread is done.
-    pub(crate) fn drain_one(&mut self, thread: usize) -> Result<()> {
-        match self.fence(thread)? {
-            Some(fence) => self.wait(&fence),
-            None => self.halt.check(),
-        }
-    }
-
     /// Puts a fence behind what a thread has to do; `None` if that is nothing.
     fn fence(&mut self, thread: usize) -> Result<Option<Receiver<()>>> {
         if !self.queues[thread].busy && self.queues[thread].batch.is_empty() {
@@ -174,11 +188,12 @@ impl Writers {
     }
 
     fn push(&mut self, thread: usize, job: Job, bytes: usize) -> Result<()> {
-        let queue = &mut self.queues[thread];
-        queue.batch.push(job);
-        queue.bytes += bytes;
-        // A file costs about as much as writing 16 KiB.
-        queue.load += bytes as u64 + (16 << 10);
+        self.queues[thread].collect(job, bytes);
+        self.flush_if_full(thread)
+    }
+
+    fn flush_if_full(&mut self, thread: usize) -> Result<()> {
+        let queue = &self.queues[thread];
         if queue.batch.len() >= BATCH_JOBS || queue.bytes >= BATCH_BYTES { self.flush(thread) } else { Ok(()) }
     }
 
