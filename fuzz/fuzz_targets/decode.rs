@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use microsandbox_image_core::layer::fuzzing::decode;
+use microsandbox_image_core::layer::doors::decode;
 use microsandbox_image_fuzz::Pieces;
 
 /// More than this is not decoded of one input.

@@ -13,5 +13,6 @@ mod outcome;
 mod registry;
 mod room;
 mod runtime;
+mod settled;
 mod task;
 mod types;

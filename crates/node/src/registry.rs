@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, Reference, Registry, Result, Settings, progress::Observer,
+    GlobalCache, ImageError, Platform, Reference, Registry, Result, Settings,
+    progress::{EventQueue, Observer},
     registry::ClientOptions,
 };
 use napi_derive::napi;
@@ -67,8 +68,14 @@ impl NativeRegistry {
     #[napi]
     pub fn pull(&self, reference: String, options: String) -> napi::Result<NativeTask> {
         let questions = Questions::new();
-        let registry = self.for_call(&questions);
-        NativeTask::start(questions, move |events, cancel| async move {
+        let (registry, cached) = (self.for_call(&questions), self.get().cloned());
+        let (reference_text, options_text) = (reference.clone(), options.clone());
+        let at_once = move |events: &EventQueue| {
+            let reference = Reference::parse(&reference_text)?;
+            let options = parse_json::<PullText>("options", &options_text)?.into();
+            Ok(cached?.pull_at_once(&reference, &options, events)?.map(ResultText::from))
+        };
+        NativeTask::start_or_answer(questions, at_once, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let observer: Arc<dyn Observer> = events;

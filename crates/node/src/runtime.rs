@@ -8,7 +8,7 @@ use std::{future::Future, sync::OnceLock};
 use microsandbox_image_core::Result;
 use napi::{Env, bindgen_prelude::Object};
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::outcome::{panicked, to_text};
 
@@ -29,6 +29,13 @@ fn runtime() -> napi::Result<&'static Runtime> {
 /// Starts work that goes on by itself.
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> napi::Result<()> {
     runtime()?.spawn(work);
+    Ok(())
+}
+
+/// Does synchronous work on a thread for files. It may start more work on the runtime it is given.
+pub(crate) fn spawn_blocking(work: impl FnOnce(&Handle) + Send + 'static) -> napi::Result<()> {
+    let runtime = runtime()?;
+    runtime.spawn_blocking(move || work(&Handle::current()));
     Ok(())
 }
 

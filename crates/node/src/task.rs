@@ -11,19 +11,21 @@ use std::{
 };
 
 use microsandbox_image_core::{
-    ImageError, Result,
+    Result,
     progress::EventQueue,
     registry::{CredentialProvider, RegistryAuth},
 };
 use napi::{Env, bindgen_prelude::Object};
 use napi_derive::napi;
-use tokio::sync::{mpsc, oneshot, watch};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::parse_json,
-    outcome::{guarded, to_text},
+    outcome::{guarded, to_text, without_panic},
     runtime::{self, caught},
+    settled::Settled,
     types::{AuthText, EventText},
 };
 
@@ -31,7 +33,7 @@ use crate::{
 #[napi]
 pub struct NativeTask {
     events: Arc<EventQueue>,
-    result: watch::Receiver<Option<Arc<str>>>,
+    outcome: Arc<Settled>,
     questions: Arc<Questions>,
     cancel: CancellationToken,
 }
@@ -82,20 +84,62 @@ impl NativeTask {
         work: impl FnOnce(Arc<EventQueue>, CancellationToken) -> W,
     ) -> napi::Result<Self>
     where
-        T: serde::Serialize + Send + 'static,
+        T: Serialize + Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
-        let (events, cancel) = (Arc::new(EventQueue::new()), CancellationToken::new());
-        let (settle, result) = watch::channel(None);
-        let work = work(Arc::clone(&events), cancel.clone());
-        let queue = Arc::clone(&events);
-        runtime::spawn(async move {
-            let outcome = caught(work).await;
-            let _ = settle.send(Some(to_text(outcome).into()));
-            queue.close();
-        })?;
-        Ok(Self { events, result, questions, cancel })
+        let task = Self::new(questions);
+        let work = work(Arc::clone(&task.events), task.cancel.clone());
+        runtime::spawn(settle(work, Arc::clone(&task.outcome), Arc::clone(&task.events)))?;
+        Ok(task)
     }
+
+    /// Starts `work` unless `at_once` has an answer. That runs on one thread for files, which then settles the promise
+    /// itself: an answer from the cache takes one way there and one back.
+    pub(crate) fn start_or_answer<T, W>(
+        questions: Arc<Questions>,
+        at_once: impl FnOnce(&EventQueue) -> Result<Option<T>> + Send + 'static,
+        work: impl FnOnce(Arc<EventQueue>, CancellationToken) -> W + Send + 'static,
+    ) -> napi::Result<Self>
+    where
+        T: Serialize + Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let task = Self::new(questions);
+        let (events, outcome, cancel) = (Arc::clone(&task.events), Arc::clone(&task.outcome), task.cancel.clone());
+        runtime::spawn_blocking(move |runtime| match without_panic(|| at_once(&events)) {
+            Ok(None) => {
+                let work = work(Arc::clone(&events), cancel);
+                runtime.spawn(settle(work, outcome, events));
+            }
+            Ok(Some(answer)) => {
+                outcome.settle(to_text(Ok(answer)));
+                events.close();
+            }
+            Err(error) => {
+                outcome.settle(to_text::<T>(Err(error)));
+                events.close();
+            }
+        })?;
+        Ok(task)
+    }
+
+    fn new(questions: Arc<Questions>) -> Self {
+        Self {
+            events: Arc::new(EventQueue::new()),
+            outcome: Settled::new(),
+            questions,
+            cancel: CancellationToken::new(),
+        }
+    }
+}
+
+async fn settle<T: Serialize + Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+    outcome: Arc<Settled>,
+    events: Arc<EventQueue>,
+) {
+    outcome.settle(to_text(caught(work).await));
+    events.close();
 }
 
 #[napi]
@@ -103,13 +147,7 @@ impl NativeTask {
     /// The outcome, as text.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn result<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        let mut result = self.result.clone();
-        runtime::promise_of(env, async move {
-            match result.wait_for(Option::is_some).await {
-                Ok(text) => text.as_deref().unwrap_or_default().to_owned(),
-                Err(_) => to_text::<()>(Err(ImageError::internal("the work ended without a result"))),
-            }
-        })
+        self.outcome.promise(env)
     }
 
     /// The next events, as the text of a list; an empty text after the last one.
@@ -130,7 +168,7 @@ impl NativeTask {
     /// The next credential that is asked for, as the text of `{ id, host }`; an empty text when the work has ended.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn next_question<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        let (questions, mut result) = (Arc::clone(&self.questions), self.result.clone());
+        let (questions, outcome) = (Arc::clone(&self.questions), Arc::clone(&self.outcome));
         runtime::promise_of(env, async move {
             let mut to_ask = questions.to_ask.lock().await;
             tokio::select! {
@@ -138,7 +176,7 @@ impl NativeTask {
                     Some((id, host)) => serde_json::json!({ "id": id, "host": host }).to_string(),
                     None => String::new(),
                 },
-                _ = result.wait_for(Option::is_some) => String::new(),
+                () = outcome.wait() => String::new(),
             }
         })
     }

@@ -7,7 +7,13 @@
 //! The calling thread decodes, walks and plans, and makes directories itself, so a directory is there before a file
 //! for it is handed to a writer.
 
-use std::{collections::HashMap, ffi::CString, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
@@ -21,6 +27,7 @@ use crate::{
         plan::{EntryId, Planner, Step, Tree},
         queue::{Receiver, Sender, bounded},
         report::Report,
+        stages::{Stages, TimedSource, timed},
         tar::{Member, Sink, Walker},
     },
     model::{Algorithm, Digest, Hasher},
@@ -56,6 +63,7 @@ pub(crate) struct Extracted {
     /// Length and hash of the uncompressed bytes.
     pub(crate) uncompressed: u64,
     pub(crate) diff_id: Digest,
+    pub(crate) stages: Stages,
 }
 
 /// Extracts a layer. Blocks; call it off the async threads.
@@ -70,6 +78,7 @@ pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
 }
 
 fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {
+    let began = Instant::now();
     let Job { source, root, diff_id, limits, writers, halt } = job;
     let (to_hasher, blocks) = bounded(BLOCKS);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
@@ -86,7 +95,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         current: None,
         layer_bytes: 0,
     };
-    let read = read_all(source, &mut builder, to_hasher, &halt)
+    let mut stages = Stages::default();
+    let read = read_all(source, &mut builder, to_hasher, &halt, &mut stages)
         .and_then(|uncompressed| Ok((uncompressed, builder.finish_entries()?)));
     // On failure the other stages must not wait for this one.
     if let Err(error) = read {
@@ -95,10 +105,15 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     }
     let (uncompressed, lower_links) = read?;
     let Builder { mut planner, mut directories, writers, .. } = builder;
+    stages.waiting_for_writers = writers.waited();
+    stages.planning = stages.planning.saturating_sub(stages.waiting_for_writers);
     drop(writers);
-    planner.report.merge(threads.join());
+    let ended = timed(&mut stages.ending, || (threads.join(), hasher.join()));
+    let ((report, writing), hashed) = ended;
+    planner.report.merge(report);
     halt.check()?;
-    let actual = hasher.join().map_err(|_| ImageError::internal("the hashing thread panicked"))?;
+    let (actual, hashing) = hashed.map_err(|_| ImageError::internal("the hashing thread panicked"))?;
+    (stages.writing, stages.hashing) = (writing, hashing);
     if let Some(diff_id) = diff_id.filter(|diff_id| *diff_id != actual) {
         return Err(ErrorKind::DigestMismatch {
             what: "the uncompressed layer (diff_id)".to_owned(),
@@ -107,7 +122,9 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let inodes_are_known = finish_directories(&mut planner.tree, &mut directories, &halt)?;
+    let finish = || finish_directories(&mut planner.tree, &mut directories, &halt);
+    let inodes_are_known = timed(&mut stages.directories, finish)?;
+    stages.elapsed = began.elapsed();
     let implicit_directories = planner.implicit_directories();
     Ok(Extracted {
         tree: planner.tree,
@@ -117,37 +134,49 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         lower_links,
         uncompressed,
         diff_id: actual,
+        stages,
     })
 }
 
-fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> Digest {
+/// The hash of all blocks, and how long that took without the waiting for them.
+fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> (Digest, Duration) {
+    let mut working = Duration::ZERO;
     while let Some(block) = blocks.receive() {
-        hasher.update(&block);
+        timed(&mut working, || hasher.update(&block));
     }
-    hasher.finish()
+    (hasher.finish(), working)
 }
 
 /// Decodes to the very end, past the end of the archive, since the diff_id covers all of it.
-fn read_all<S: Source>(source: S, builder: &mut Builder, to_hasher: Sender<Arc<Block>>, halt: &Halt) -> Result<u64> {
+fn read_all<S: Source>(
+    source: S,
+    builder: &mut Builder,
+    to_hasher: Sender<Arc<Block>>,
+    halt: &Halt,
+    stages: &mut Stages,
+) -> Result<u64> {
     let pool = Pool::new(BLOCKS);
+    let (source, waited) = TimedSource::new(source);
     let mut decoder = Decoder::new(source)?;
     let mut walker = Walker::new();
     let mut total = 0;
     loop {
-        let mut block = pool.take(halt)?;
-        let filled = decoder.fill(block.room())?;
+        let mut block = timed(&mut stages.waiting_for_blocks, || pool.take(halt))?;
+        let filled = timed(&mut stages.decoding, || decoder.fill(block.room()))?;
         block.set_length(filled);
         let full = filled == block.room().len();
         total += filled as u64;
         let block = Arc::new(block);
-        to_hasher.send(Arc::clone(&block), halt)?;
-        walker.feed(&block, builder)?;
+        timed(&mut stages.waiting_for_hasher, || to_hasher.send(Arc::clone(&block), halt))?;
+        timed(&mut stages.planning, || walker.feed(&block, builder))?;
         if !full {
             break;
         }
     }
     walker.finish()?;
     decoder.drain_source()?;
+    stages.waiting_for_source = waited();
+    stages.decoding = stages.decoding.saturating_sub(stages.waiting_for_source);
     Ok(total)
 }
 

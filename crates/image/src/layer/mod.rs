@@ -3,9 +3,9 @@
 mod apply;
 mod block;
 mod decode;
+#[cfg(any(fuzzing, feature = "doors"))]
+pub mod doors;
 mod extract;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod halt;
 mod implicit;
 mod index;
@@ -15,6 +15,7 @@ mod plan;
 mod probe;
 mod queue;
 mod report;
+mod stages;
 mod stat;
 mod tar;
 mod unpack;
@@ -30,5 +31,6 @@ pub use limits::Limits;
 pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
+pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
 pub use unpack::{Unpack, Unpacked, unpack};

@@ -14,6 +14,7 @@ use crate::{
         limits::Limits,
         lower_link::LowerLink,
         report::{Note, Report},
+        stages::{Stages, timed},
     },
     model::Digest,
 };
@@ -55,6 +56,8 @@ pub struct Unpacked {
     pub index: Option<Vec<u8>>,
     /// What could not be kept as it came.
     pub report: Report,
+    /// Where the time went.
+    pub stages: Stages,
 }
 
 /// Unpacks a layer into `directory`, which must be there and empty. Blocks; the threads it starts end with it.
@@ -77,7 +80,10 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     .map_err(|error| error.within(directory))?;
     let mut report = extracted.report;
     let expressible = how.index && extracted.inodes_are_known;
-    let index = if expressible { index::build(&extracted.tree) } else { None };
+    let mut stages = extracted.stages;
+    let build = || if expressible { index::build(&extracted.tree) } else { None };
+    let index = timed(&mut stages.indexing, build);
+    stages.elapsed += stages.indexing;
     if how.index && index.is_none() {
         report.note(Note::IndexOmitted, b"");
     }
@@ -89,5 +95,6 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         lower_links: extracted.lower_links,
         index,
         report,
+        stages,
     })
 }

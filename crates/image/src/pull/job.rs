@@ -31,8 +31,6 @@ use crate::{
 
 /// Chunks on their way to the thread that stores them.
 const CHUNKS: usize = 16;
-/// From the end of a download to the next on its connection.
-const CONNECTION_PAUSE: Duration = Duration::from_millis(1);
 /// Byte counts are told at most this often for each layer.
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -239,11 +237,7 @@ impl<'a> Work<'a> {
                 }
             }
             drop(stream);
-            // The next download takes this one's connection, which needs a moment to become free.
-            tokio::spawn(async move {
-                tokio::time::sleep(CONNECTION_PAUSE).await;
-                drop(permit);
-            });
+            drop(permit);
         }
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
@@ -289,6 +283,7 @@ impl<'a> Work<'a> {
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
         let keep_blob = self.shared.options.keep_blobs;
         let report = blocking(move || {
+            tracing::debug!(layer = %digest, stages = ?unpacked.stages, "extracted");
             publish_tree(&cache, &digest, &unpacked)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;

@@ -74,6 +74,22 @@ impl Registry {
         Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
     }
 
+    /// What [`pull`](Self::pull) would answer from the cache, on this thread, with its events. `None` where that takes
+    /// more than a look: the image is not there whole, or the options ask for more.
+    pub fn pull_at_once(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &dyn Observer,
+    ) -> Result<Option<PullResult>> {
+        if options.force || options.policy == PullPolicy::Always || options.durable {
+            return Ok(None);
+        }
+        let hit = self.pull_cached(reference, options.platform.as_ref());
+        let hit = hit.map_err(|error| error.for_reference(reference.as_str()))?;
+        Ok(hit.inspect(|hit| tell_hit(hit, observer)))
+    }
+
     /// Finds out what an image consists of. Fetches no layer and writes nothing.
     pub async fn resolve(
         &self,

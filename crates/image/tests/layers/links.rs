@@ -1,5 +1,9 @@
 //! Symbolic and hard links (TRAPS 21).
 
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use microsandbox_image_core::layer::Limits;
+
 use crate::{
     archive::{Header, archive},
     harness::{noted, refuses, run, unpacks},
@@ -174,4 +178,33 @@ fn links_between_many_directories_find_their_files_written() {
     tree.push("i s".to_owned());
     tree.sort_by_key(|line| line[2..].split(' ').next().unwrap().to_owned());
     unpacks(&made.end(), &tree.join("\n"));
+}
+
+#[test]
+fn links_hold_in_a_directory_so_large_that_several_writers_fill_it() {
+    let mut archive = archive().dir("large").dir("beside");
+    for at in 0..4000 {
+        archive = archive
+            .file(&format!("large/{at}"), &format!("content {at}"))
+            .link(&format!("beside/{at}"), &format!("large/{at}"))
+            .link(&format!("large/{at}.again"), &format!("beside/{at}"));
+    }
+    // Replaced after their links were made: the links keep the old content.
+    for at in (0..4000).step_by(500) {
+        archive = archive.file(&format!("large/{at}"), "replaced");
+    }
+    let outcome = run(&archive.end().0, Limits::default());
+    outcome.unpacked.as_ref().unwrap();
+    let root = &outcome.root;
+    for at in 0..4000 {
+        let [file, beside, again] =
+            [format!("large/{at}"), format!("beside/{at}"), format!("large/{at}.again")].map(|path| root.join(path));
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&beside), inode(&again), "{at}");
+        assert_eq!(fs::read_to_string(&beside).unwrap(), format!("content {at}"));
+        let replaced = at % 500 == 0;
+        assert_eq!(inode(&file) == inode(&beside), !replaced, "{at}");
+        let expected = if replaced { "replaced".to_owned() } else { format!("content {at}") };
+        assert_eq!(fs::read_to_string(&file).unwrap(), expected);
+    }
 }

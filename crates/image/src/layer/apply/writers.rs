@@ -9,6 +9,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{Scope, ScopedJoinHandle},
+    time::Duration,
 };
 
 use rustix::{
@@ -25,6 +26,7 @@ use crate::{
         halt::Halt,
         queue::{Receiver, Sender, bounded},
         report::Report,
+        stages::timed,
         stat::{OVERRIDE_STAT, OverrideStat},
         tar::Timestamp,
     },
@@ -69,6 +71,8 @@ enum Job {
 pub(crate) struct Writers {
     queues: Vec<Queue>,
     halt: Halt,
+    /// How long the threads were waited for.
+    waited: Duration,
 }
 
 struct Queue {
@@ -91,7 +95,7 @@ impl Queue {
 }
 
 /// The threads, to wait for.
-pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, Report>>);
+pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, (Report, Duration)>>);
 
 impl Writers {
     /// Starts `count` threads in `scope`.
@@ -108,7 +112,7 @@ impl Writers {
             let halt = halt.clone();
             threads.push(scope.spawn(move || run(&receiver, &halt)));
         }
-        (Self { queues, halt: halt.clone() }, Threads(threads))
+        (Self { queues, halt: halt.clone(), waited: Duration::ZERO }, Threads(threads))
     }
 
     /// The thread that has had least to do: for the files of a new directory.
@@ -161,7 +165,8 @@ impl Writers {
     /// Waits until all that was handed over is done.
     pub(crate) fn drain(&mut self) -> Result<()> {
         let fences: Vec<_> = (0..self.queues.len()).filter_map(|thread| self.fence(thread).transpose()).collect();
-        fences.into_iter().try_for_each(|fence| self.wait(&fence?))
+        let halt = &self.halt;
+        timed(&mut self.waited, || fences.into_iter().try_for_each(|fence| wait(&fence?, halt)))
     }
 
     /// Puts a fence behind what a thread has to do; `None` if that is nothing.
@@ -174,12 +179,6 @@ impl Writers {
         self.flush(thread)?;
         self.queues[thread].busy = false;
         Ok(Some(fence))
-    }
-
-    /// A fence is reached when the thread lets its sender go.
-    fn wait(&self, fence: &Receiver<()>) -> Result<()> {
-        fence.receive_or_halt(&self.halt)?;
-        self.halt.check()
     }
 
     /// Hands over what has been collected.
@@ -204,38 +203,54 @@ impl Writers {
         }
         let batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
         (queue.bytes, queue.busy) = (0, true);
-        queue.sender.send(batch, &self.halt)
+        timed(&mut self.waited, || queue.sender.send(batch, &self.halt))
     }
+
+    /// How long the threads were waited for.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+/// A fence is reached when the thread lets its sender go.
+fn wait(fence: &Receiver<()>, halt: &Halt) -> Result<()> {
+    fence.receive_or_halt(halt)?;
+    halt.check()
 }
 
 impl Threads<'_> {
-    /// Waits for the threads (drop the [`Writers`] first) and returns what they could not keep.
-    pub(crate) fn join(self) -> Report {
-        let mut report = Report::default();
+    /// Waits for the threads (drop the [`Writers`] first) and returns what they could not keep, and how long they worked
+    /// together.
+    pub(crate) fn join(self) -> (Report, Duration) {
+        let (mut report, mut worked) = (Report::default(), Duration::ZERO);
         for thread in self.0 {
             match thread.join() {
-                Ok(theirs) => report.merge(theirs),
+                Ok((theirs, working)) => {
+                    report.merge(theirs);
+                    worked += working;
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        report
+        (report, worked)
     }
 }
 
-fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> Report {
-    let mut writer = Writer { current: None, report: Report::default() };
+fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> (Report, Duration) {
+    let (mut writer, mut working) = (Writer { current: None, report: Report::default() }, Duration::ZERO);
     while let Some(batch) = receiver.receive() {
-        for job in batch {
-            if halt.is_thrown() {
-                return writer.report;
-            }
-            if let Err(error) = writer.work(job) {
-                halt.fail(error);
-                return writer.report;
-            }
+        let done = timed(&mut working, || {
+            batch.into_iter().try_for_each(|job| {
+                halt.check()?;
+                writer.work(job)
+            })
+        });
+        if let Err(error) = done {
+            halt.fail(error);
+            break;
         }
     }
-    writer.report
+    (writer.report, working)
 }
 
 struct Writer {
