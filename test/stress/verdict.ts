@@ -18,8 +18,8 @@ export async function verdict(world: World): Promise<string[]> {
     const { layers } = await registry.pull(reference, { policy: 'always' });
     const wanted = await fresh.pull(reference);
     for (const [at, path] of layers.entries()) {
-      const alike = isDeepStrictEqual(comparable(await readTree(path)), comparable(await readTree(wanted.layers[at]!)));
-      if (!alike) wrong.push(`${image}: layer ${at} is not what a new cache has: ${path}`);
+      const different = difference(await readTree(path), await readTree(wanted.layers[at]!));
+      if (different !== null) wrong.push(`${image}: layer ${at} differs from a new cache's in ${different}: ${path}`);
     }
   }
   const report = await registry.cache.verify({ depth: 'content' });
@@ -30,12 +30,23 @@ export async function verdict(world: World): Promise<string[]> {
   return wrong;
 }
 
-/** Without what differs from tree to tree: inodes, and times of what no entry describes. */
-function comparable(tree: Map<string, TreeEntry>): unknown {
-  const rows = [...tree].map(([path, { stat, content, hostMode, links, xattrs }]) => {
-    return [path, stat, content, hostMode, content === null ? 1 : links, xattrs] as const;
-  });
-  return rows.sort(([a], [b]) => (a < b ? -1 : 1));
+/**
+ * The first path in which a tree is not the one that is wanted, or null. Inodes and times of what no entry describes differ
+ * from tree to tree. The original leaves directories that no entry describes without an attribute, and opens directories to
+ * all.
+ */
+function difference(tree: Map<string, TreeEntry>, wanted: Map<string, TreeEntry>): string | null {
+  for (const path of new Set([...tree.keys(), ...wanted.keys()])) {
+    const [found, right] = [tree.get(path), wanted.get(path)];
+    if (found === undefined || right === undefined) return JSON.stringify(path);
+    const isDirectory = right.content === null;
+    const row = ({ stat, content, hostMode, links, xattrs }: TreeEntry) =>
+      isDirectory
+        ? [found.stat === null ? null : stat, content, xattrs]
+        : [stat, content, hostMode, content === null ? 1 : links, xattrs];
+    if (!isDeepStrictEqual(row(found), row(right))) return JSON.stringify(path);
+  }
+  return null;
 }
 
 function files(cache: string): string[] {

@@ -47,7 +47,8 @@ export async function pullWithOriginal(
   policy: 'if-missing' | 'always' | 'never' = 'if-missing',
 ): Promise<OriginalResult> {
   const env = { ...process.env, SSL_CERT_FILE: caPath, SSL_CERT_DIR: '' };
-  const { code, stdout, stderr } = await run(program, ['pull', reference, cache, policy], { env });
+  // It has no time-out of its own.
+  const { code, stdout, stderr } = await run(program, ['pull', reference, cache, policy], { env, timeout: 120_000 });
   if (code !== 0) throw new Error(`the original failed: ${stderr}`);
   return JSON.parse(stdout) as OriginalResult;
 }
