@@ -81,8 +81,9 @@ export class Registry {
   }
 
   /**
-   * Answers from the cache alone, in microseconds: no network, no lock, no write. `null` if the image is not there whole, or
-   * if it was not on the disk for sure before the machine was started: {@link pull} then looks it through, once.
+   * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
+   * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
+   * sure before the machine was started: {@link pull} then looks it through, once.
    *
    * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
    */
