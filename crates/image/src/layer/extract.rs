@@ -35,6 +35,8 @@ use crate::{
 
 /// Blocks in the ring: decoder, hasher and writers each have some in hand.
 const BLOCKS: usize = 12;
+/// Directories kept open for one layer. Processes may commonly open 1,024 files.
+const MOST_OPEN: usize = 192;
 
 /// What to extract, and how.
 pub(crate) struct Job<S: Source> {
@@ -83,14 +85,14 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (to_hasher, blocks) = bounded(BLOCKS);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &blocks));
-    let (writers, threads) = Writers::start(scope, writers, &halt);
+    let (sending, threads) = Writers::start(scope, writers, &halt);
     let mut builder = Builder {
         planner: Planner::new(limits),
         limits,
-        directories: Directories::new(root),
+        directories: Directories::new(Arc::clone(&root), MOST_OPEN),
         homes: HashMap::new(),
         elsewhere: HashMap::new(),
-        writers,
+        writers: sending,
         steps: Vec::new(),
         current: None,
         layer_bytes: 0,
@@ -104,10 +106,11 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         return Err(ImageError::aborted());
     }
     let (uncompressed, lower_links) = read?;
-    let Builder { mut planner, mut directories, writers, .. } = builder;
-    stages.waiting_for_writers = writers.waited();
+    stages.waiting_for_writers = builder.writers.waited();
     stages.planning = stages.planning.saturating_sub(stages.waiting_for_writers);
-    drop(writers);
+    let Builder { mut planner, writers: sending, .. } = builder;
+    // The writers end when nobody can send to them any more.
+    drop(sending);
     let ended = timed(&mut stages.ending, || (threads.join(), hasher.join()));
     let ((report, writing), hashed) = ended;
     planner.report.merge(report);
@@ -122,7 +125,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let finish = || finish_directories(&mut planner.tree, &mut directories, &halt);
+    let finish = || finish_directories(&mut planner.tree, &root, writers, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
     let implicit_directories = planner.implicit_directories();

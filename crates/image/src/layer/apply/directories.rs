@@ -17,21 +17,20 @@ use crate::{
     },
 };
 
-/// Handles kept open for one layer. Processes may commonly open 1,024 files.
-const MOST_OPEN: usize = 192;
-
 pub(super) const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Open directories of one tree; the least recently used is closed when there are too many.
 pub(crate) struct Directories {
     root: Arc<OwnedFd>,
     open: HashMap<EntryId, (Arc<OwnedFd>, u64)>,
+    most: usize,
     clock: u64,
 }
 
 impl Directories {
-    pub(crate) fn new(root: Arc<OwnedFd>) -> Self {
-        Self { root, open: HashMap::new(), clock: 0 }
+    /// At most `most` handles are kept open beside the root's.
+    pub(crate) fn new(root: Arc<OwnedFd>, most: usize) -> Self {
+        Self { root, open: HashMap::new(), most, clock: 0 }
     }
 
     /// A handle to a directory of the tree, opened from its parent's.
@@ -83,7 +82,7 @@ impl Directories {
     }
 
     fn keep(&mut self, id: EntryId, handle: Arc<OwnedFd>) {
-        if self.open.len() >= MOST_OPEN
+        if self.open.len() >= self.most
             && let Some(oldest) = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
         {
             self.open.remove(&oldest);
