@@ -7,6 +7,9 @@ import { createHash } from 'node:crypto';
 /** The algorithms of the OCI image specification. */
 export type DigestAlgorithm = 'sha256' | 'sha512';
 
+/** Node's hash takes less than 2 GiB at a time. */
+const SLICE = 2 ** 30;
+
 /** Bytes as a registry serves them. `size` is the number of bytes; `digest` reads `sha256:<hex>` (or `sha512:<hex>`). */
 export interface Content {
   readonly mediaType: string;
@@ -17,7 +20,9 @@ export interface Content {
 
 /** The digest of `bytes` as OCI writes it: `sha256:<64 hex digits>` or `sha512:<128 hex digits>`. */
 export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): string {
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
+  const hash = createHash(algorithm);
+  for (let at = 0; at < bytes.length; at += SLICE) hash.update(bytes.subarray(at, at + SLICE));
+  return `${algorithm}:${hash.digest('hex')}`;
 }
 
 /** Names and measures `bytes`. */
