@@ -711,7 +711,10 @@ interface RegistryOptions {
     lockTimeout?: number | null;
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
-    /** Downloads at a time. Default 3. */
+    /**
+     * Connections for downloads at a time. Default 3. Each layer has one; where one turns out slower than its link, a large
+     * layer uses those that nobody needs as well, by HTTP ranges.
+     */
     concurrency?: number;
     /** Threads that extract: layers at a time, and writers for each. Default: by the machine's cores. */
     threads?: number;

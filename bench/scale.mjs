@@ -47,21 +47,32 @@ const forty = await median(5, () => pulled({ layers: files.map((file) => [file])
 row(1, (one * 1000).toFixed(1), '');
 row(40, (forty * 1000).toFixed(1), (((forty - one) * 1000) / 39).toFixed(2));
 
-console.log('\nA layer of 24 MB of which half is left by gzip, over a link of 4 MB a second\n');
+console.log('\nA layer of 24 MB of which half is left by gzip, over one connection of 4 MB a second\n');
 row('', 'seconds', 'as the download');
 const blob = halfCompressed(24 * MEGABYTE);
 const slow = { layers: [blob], faults: [{ on: 'blob', do: 'slow', bytesPerSecond: 4 * MEGABYTE }] };
 const download = await median(3, () => downloaded(slow));
-const pull = await median(3, () => pulled(slow));
+const pull = await median(3, () => pulled({ ...slow, concurrency: 1 }));
 row('download', download.toFixed(3), '1.00');
 row('pull', pull.toFixed(3), (pull / download).toFixed(2));
 
+console.log('\nA layer of 64 MB over connections of 8 MB a second each\n');
+row('', 'seconds', 'as the download');
+const large = layer({ entries: [{ path: 'file', content: noise(64 * MEGABYTE, 256) }], compression: 'none' });
+const each = { layers: [large], faults: [{ on: 'blob', do: 'slow', bytesPerSecond: 8 * MEGABYTE }] };
+const over1 = await median(3, () => downloaded(each));
+row('download over one', over1.toFixed(3), '1.00');
+for (const concurrency of [1, 3, 6]) {
+  const over = await median(3, () => pulled({ ...each, concurrency }));
+  row(`pull, concurrency ${concurrency}`, over.toFixed(3), (over / over1).toFixed(2));
+}
+
 /** Serves one image and pulls it into a fresh cache, in a process of its own. */
-async function pulled({ layers, faults }) {
+async function pulled({ layers, faults, concurrency }) {
   return withImage({ layers, faults }, async (server) => {
     const cache = mkdtempSync(join(values.scratch, 'bench-scale-'));
     try {
-      return await ours(server.reference('scale:1'), cache);
+      return await ours(server.reference('scale:1'), cache, concurrency);
     } finally {
       rmSync(cache, { recursive: true });
     }
@@ -92,8 +103,9 @@ async function withImage({ layers, faults = [] }, work) {
   }
 }
 
-async function ours(reference, cache) {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'arms', 'ours.cjs'), reference, cache]);
+async function ours(reference, cache, concurrency) {
+  const program = join(import.meta.dirname, 'arms', 'ours.cjs');
+  const child = spawn(process.execPath, [program, reference, cache, '', JSON.stringify({ concurrency, limits: { entries: null } })]);
   let output = '';
   child.stdout.on('data', (data) => (output += data));
   child.stderr.on('data', (data) => process.stderr.write(data));
@@ -104,7 +116,8 @@ async function ours(reference, cache) {
 
 /** Files of pseudo-random words, packed as they are made: the archive may be larger than memory. */
 async function bytesLayer(total) {
-  const words = noise(MEGABYTE, 12);
+  // So few values that a blob of the largest archive fits into one Buffer of Node 20.
+  const words = noise(MEGABYTE, 3);
   const gzip = createGzip({ level: 1 });
   const [hash, parts] = [createHash('sha256'), []];
   gzip.on('data', (part) => parts.push(part));

@@ -1,13 +1,14 @@
-// One pull by this package in a process of its own: node ours.cjs REFERENCE CACHE [CA-FILE]. Prints what it cost as JSON.
+// One pull by this package in a process of its own: node ours.cjs REFERENCE CACHE [CA-FILE [OPTIONS]]. Prints what it cost as JSON.
 const { readFileSync } = require('node:fs');
 
-const [reference, cache, caPath] = process.argv.slice(2);
+// CA-FILE may be empty; OPTIONS are those of a Registry, as JSON.
+const [reference, cache, caPath = '', options = '{}'] = process.argv.slice(2);
 const beforeLoad = process.hrtime.bigint();
 const { Registry } = require('microsandbox-image');
 
 async function main() {
-  const trust = caPath === undefined ? {} : { caCertificates: readFileSync(caPath) };
-  const registry = new Registry({ cache, ...trust, credentials: 'none', proxy: null });
+  const trust = caPath === '' ? {} : { caCertificates: readFileSync(caPath) };
+  const registry = new Registry({ cache, ...trust, credentials: 'none', proxy: null, ...JSON.parse(options) });
   const cpuBefore = process.cpuUsage();
   const started = process.hrtime.bigint();
   await registry.pull(reference);

@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -88,9 +91,11 @@ impl LayerJob {
         loop {
             let (work, receiver, reader) = Work::start(self, shared, fresh, sources).await?;
             let other_bytes = work.held != Held::Nothing || shared.client.has_mirrors(&shared.reference);
-            match work.finish(receiver, reader).await {
+            let finished = work.finish(receiver, reader).await;
+            let other_bytes = other_bytes || work.parted.load(Ordering::Relaxed);
+            match finished {
                 Ok(done) => return Ok(done),
-                // What the cache held, or a mirror sent, was damaged: once more, from the registry.
+                // What the cache held, a mirror sent, or came in parts was damaged: once more, from the registry, in one go.
                 Err(error) if is_wrong_blob(&error) && other_bytes && may_retry => {
                     tracing::warn!(layer = %self.blob.digest, %error, "starting this layer anew");
                     (fresh, sources, may_retry) = (true, Sources::Origin, false);
@@ -133,6 +138,8 @@ struct Work<'a> {
     shared: &'a Arc<Shared>,
     sources: Sources,
     held: Held,
+    /// The blob was asked for in parts.
+    parted: AtomicBool,
     feed: Feed,
     /// Stops the thread that stores, and the download.
     storing: Halt,
@@ -166,7 +173,12 @@ impl<'a> Work<'a> {
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
         let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, extract_meter(job, shared));
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
-        Ok((Self { job, shared, sources, held, feed, storing, download, extracting, threads }, receiver, reader))
+        let parted = AtomicBool::new(false);
+        Ok((
+            Self { job, shared, sources, held, parted, feed, storing, download, extracting, threads },
+            receiver,
+            reader,
+        ))
     }
 
     /// Runs to the end, or to the first failure; either way all threads have ended and no unfinished tree is left.
@@ -226,11 +238,15 @@ impl<'a> Work<'a> {
         let downloaded = offset < blob.size;
         if downloaded {
             let downloads = Arc::clone(&self.shared.downloads);
-            let permit = downloads.acquire_owned().await.map_err(|_| ImageError::aborted())?;
+            let permit = Arc::clone(&downloads).acquire_owned().await.map_err(|_| ImageError::aborted())?;
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
+            if self.sources == Sources::All {
+                stream = stream.with_further_connections(downloads);
+            }
             while let Some(bytes) = stream.next().await? {
+                self.parted.store(stream.was_parted(), Ordering::Relaxed);
                 // The storing thread is gone only when it failed; it says why.
                 if incoming.send(bytes).await.is_err() {
                     break;

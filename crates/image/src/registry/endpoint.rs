@@ -50,6 +50,21 @@ pub(super) fn check_mirrors(options: &ClientOptions) -> Result<()> {
     Ok(())
 }
 
+/// Checks the hosts of the option insecure: one that can't match is a mistake that would show only as a failing pull.
+pub(super) fn check_insecure(options: &ClientOptions) -> Result<()> {
+    let Insecure::Hosts(hosts) = &options.insecure else { return Ok(()) };
+    let is_host =
+        |text: &str| !text.contains(['/', '@', '?', '#', '\\']) && Url::parse(&format!("http://{text}")).is_ok();
+    match hosts.iter().find(|host| host.trim() != host.as_str() || !is_host(host)) {
+        None => Ok(()),
+        Some(host) => Err(ErrorKind::InvalidOption {
+            option: "insecure".to_owned(),
+            reason: format!("{host:?} is no host (expected host or host:port, without http://)"),
+        }
+        .into()),
+    }
+}
+
 /// Docker Hub is asked under another name than it has in references.
 pub(super) fn server_of(registry: &str) -> &str {
     if canonical_host(registry) == "docker.io" { "registry-1.docker.io" } else { registry }
@@ -124,6 +139,21 @@ mod tests {
         for bad in ["x", "ftp://h", "http://user:pw@h", "http://example.com"] {
             options.mirrors.insert("q".into(), vec![bad.into()]);
             assert_eq!(check_mirrors(&options).unwrap_err().code(), "ERR_INVALID_OPTION", "{bad}");
+        }
+    }
+    #[test]
+    fn what_can_be_no_host_is_not_taken_for_one() {
+        let check = |host: &str| {
+            let insecure = Insecure::Hosts(vec!["lan.example".into(), host.into()]);
+            check_insecure(&ClientOptions { insecure, ..ClientOptions::default() })
+        };
+        for good in ["lan.example:5000", "10.0.0.1", "[fd00::1]:5000", "REGISTRY.lan"] {
+            check(good).unwrap();
+        }
+        for bad in
+            ["", " ", " lan.example", "http://lan.example", "lan.example/v2", "me@lan.example", "lan.example:port"]
+        {
+            assert_eq!(check(bad).unwrap_err().code(), "ERR_INVALID_OPTION", "{bad:?}");
         }
     }
 }

@@ -55,8 +55,8 @@ impl Transport {
             if let Some(accept) = ask.accept {
                 request = request.header(ACCEPT, accept);
             }
-            if ask.from > 0 {
-                request = request.header(RANGE, format!("bytes={}-", ask.from));
+            if let Some(range) = ask.range() {
+                request = request.header(RANGE, range);
             }
             if let Some(login) = login.filter(|_| !foreign) {
                 request = request.header(AUTHORIZATION, login.to_header()?);

@@ -13,7 +13,7 @@ use crate::{
     registry::{
         auth::{Challenge, Credentials, Login, RegistryAuth, Secret, Tokens, fetch_token},
         connections::Connections,
-        endpoint::{Endpoint, check_mirrors},
+        endpoint::{Endpoint, check_insecure, check_mirrors},
         mirror::Mirrors,
         options::ClientOptions,
         redirect::Answer,
@@ -32,8 +32,20 @@ pub(super) struct Ask<'a> {
     pub(super) accept: Option<&'a str>,
     /// First byte wanted.
     pub(super) from: u64,
+    /// The byte after the last one wanted, where that is not the end.
+    pub(super) to: Option<u64>,
     /// What it is, for errors.
     pub(super) what: &'a str,
+}
+
+impl Ask<'_> {
+    /// The `Range` to ask for (RFC 9110, 14.2). None for the whole: some registries refuse `bytes=0-`.
+    pub(super) fn range(&self) -> Option<String> {
+        match self.to {
+            Some(to) => Some(format!("bytes={}-{}", self.from, to.saturating_sub(1))),
+            None => (self.from > 0).then(|| format!("bytes={}-", self.from)),
+        }
+    }
 }
 
 pub(super) struct Transport {
@@ -48,6 +60,7 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(options: ClientOptions) -> Result<Self> {
+        check_insecure(&options)?;
         check_mirrors(&options)?;
         Ok(Self {
             connections: Connections::new(&options)?,

@@ -112,10 +112,13 @@ impl Store {
             return Reply::new(404, words);
         };
         let total = bytes.len();
-        match request.from() {
-            Some(from) if from < total => Reply::new(206, &bytes[from..])
-                .with("content-range", format!("bytes {from}-{}/{total}", total - 1))
-                .with("content-type", media_type),
+        match request.range() {
+            Some((from, last)) if from < total => {
+                let last = last.unwrap_or(total).min(total - 1);
+                Reply::new(206, &bytes[from..=last])
+                    .with("content-range", format!("bytes {from}-{last}/{total}"))
+                    .with("content-type", media_type)
+            }
             Some(_) => Reply::new(416, "").with("content-range", format!("bytes */{total}")),
             None => Reply::new(200, bytes.clone()).with("content-type", media_type),
         }

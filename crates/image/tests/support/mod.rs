@@ -13,8 +13,10 @@ use microsandbox_image_core::{
     ImageError, Platform, Reference,
     model::Descriptor,
     progress::{Event, Observer, Unobserved},
-    registry::{Client, ClientOptions, CredentialSource, ResolvedImage, Sources},
+    registry::{BlobStream, Client, ClientOptions, CredentialSource, ResolvedImage, Sources},
 };
+
+use tokio::sync::Semaphore;
 
 pub use images::Store;
 pub use server::{End, Reply, Request, Server};
@@ -68,7 +70,21 @@ pub async fn read_blob_watched(
     offset: u64,
     observer: Arc<dyn Observer>,
 ) -> Result<Vec<u8>, ImageError> {
-    let mut stream = client.open_blob(&reference(host), blob, offset, Sources::All, observer);
+    read_stream(client.open_blob(&reference(host), blob, offset, Sources::All, observer)).await
+}
+
+/// Reads a blob over as many connections as there are permits beside the first.
+pub async fn read_blob_over(
+    client: &Client,
+    host: &str,
+    blob: &Descriptor,
+    permits: &Arc<Semaphore>,
+) -> Result<Vec<u8>, ImageError> {
+    let stream = client.open_blob(&reference(host), blob, 0, Sources::All, Arc::new(Unobserved));
+    read_stream(stream.with_further_connections(Arc::clone(permits))).await
+}
+
+async fn read_stream(mut stream: BlobStream) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     while let Some(more) = stream.next().await? {
         bytes.extend_from_slice(&more);

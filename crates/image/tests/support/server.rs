@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What was asked.
@@ -29,7 +29,13 @@ impl Request {
 
     /// First byte of a `Range`.
     pub fn from(&self) -> Option<usize> {
-        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+        Some(self.range()?.0)
+    }
+
+    /// First and, where it is said, last byte of a `Range`.
+    pub fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()))
     }
 }
 
@@ -46,6 +52,35 @@ pub enum End {
     Chunked,
     /// Without a length and without an end.
     Endless,
+    /// So many bytes a second over this connection.
+    Slow(usize),
+    /// So many bytes a second over all connections together.
+    Shared(usize),
+}
+
+/// What all connections of a server have in common.
+#[derive(Default)]
+pub struct Line {
+    stopped: AtomicBool,
+    /// When the bytes of all who send [`End::Shared`] are through.
+    busy_until: Mutex<Option<Instant>>,
+}
+
+impl Line {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many bytes are through.
+    fn pass(&self, took: Duration) {
+        let until = {
+            let mut busy = self.busy_until.lock().unwrap();
+            let until = busy.map_or_else(Instant::now, |until| until.max(Instant::now())) + took;
+            *busy = Some(until);
+            until
+        };
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// An answer.
@@ -85,7 +120,7 @@ impl Reply {
     }
 
     /// Says whether the connection can be used on.
-    fn write(&self, to: &mut impl Write, stopped: &AtomicBool) -> std::io::Result<bool> {
+    fn write(&self, to: &mut impl Write, line: &Line) -> std::io::Result<bool> {
         to.write_all(self.head().as_bytes())?;
         match self.end {
             End::Whole => to.write_all(&self.body)?,
@@ -97,10 +132,24 @@ impl Reply {
             End::Stall(after) => {
                 to.write_all(&self.body[..after.min(self.body.len())])?;
                 to.flush()?;
-                while !stopped.load(Ordering::Relaxed) {
+                while !line.is_stopped() {
                     thread::sleep(Duration::from_millis(10));
                 }
                 return Ok(false);
+            }
+            End::Slow(rate) => {
+                let began = Instant::now();
+                for (at, part) in self.body.chunks(PIECE).enumerate() {
+                    let due = began + took(at * PIECE + part.len(), rate);
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    to.write_all(part)?;
+                }
+            }
+            End::Shared(rate) => {
+                for part in self.body.chunks(PIECE) {
+                    line.pass(took(part.len(), rate));
+                    to.write_all(part)?;
+                }
             }
             End::Chunked => {
                 for part in self.body.chunks(1000) {
@@ -121,6 +170,12 @@ impl Reply {
     }
 }
 
+const PIECE: usize = 64 << 10;
+
+fn took(bytes: usize, rate: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / rate as f64)
+}
+
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
 /// A running server; dropping it stops it.
@@ -129,7 +184,7 @@ pub struct Server {
     pub host: String,
     requests: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
-    stopped: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl Server {
@@ -158,23 +213,23 @@ impl Server {
             host: listener.local_addr().unwrap().to_string(),
             requests: Arc::default(),
             connections: Arc::default(),
-            stopped: Arc::default(),
+            line: Arc::default(),
         };
         let handler: Arc<Handler> = Arc::new(handler);
         let connect = Arc::new(connect);
-        let (requests, connections, stopped) =
-            (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::clone(&server.stopped));
+        let (requests, connections, line) =
+            (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::clone(&server.line));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                if stopped.load(Ordering::Relaxed) {
+                if line.is_stopped() {
                     break;
                 }
                 connections.fetch_add(1, Ordering::Relaxed);
-                let (handler, connect, requests, stopped) =
-                    (Arc::clone(&handler), Arc::clone(&connect), Arc::clone(&requests), Arc::clone(&stopped));
+                let (handler, connect, requests, line) =
+                    (Arc::clone(&handler), Arc::clone(&connect), Arc::clone(&requests), Arc::clone(&line));
                 thread::spawn(move || {
                     let closer = stream.try_clone().unwrap();
-                    connect(stream, &|duplex| serve(duplex, &*handler, &requests, &stopped));
+                    connect(stream, &|duplex| serve(duplex, &*handler, &requests, &line));
                     let _ = closer.shutdown(Shutdown::Both);
                 });
             }
@@ -200,7 +255,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.line.stopped.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(&self.host);
     }
 }
@@ -208,7 +263,7 @@ impl Drop for Server {
 /// A stream that is read by lines and written.
 pub trait Duplex {
     fn reader(&mut self) -> &mut dyn BufRead;
-    fn write_reply(&mut self, reply: &Reply, stopped: &AtomicBool) -> std::io::Result<bool>;
+    fn write_reply(&mut self, reply: &Reply, line: &Line) -> std::io::Result<bool>;
 }
 
 impl<S: Read + Write> Duplex for BufReader<S> {
@@ -216,16 +271,16 @@ impl<S: Read + Write> Duplex for BufReader<S> {
         self
     }
 
-    fn write_reply(&mut self, reply: &Reply, stopped: &AtomicBool) -> std::io::Result<bool> {
-        reply.write(self.get_mut(), stopped)
+    fn write_reply(&mut self, reply: &Reply, line: &Line) -> std::io::Result<bool> {
+        reply.write(self.get_mut(), line)
     }
 }
 
-fn serve(duplex: &mut dyn Duplex, handler: &Handler, requests: &Mutex<Vec<Request>>, stopped: &AtomicBool) {
+fn serve(duplex: &mut dyn Duplex, handler: &Handler, requests: &Mutex<Vec<Request>>, line: &Line) {
     while let Some(request) = read_request(duplex.reader()) {
         requests.lock().unwrap().push(request.clone());
         let reply = handler(&request);
-        if !duplex.write_reply(&reply, stopped).unwrap_or(false) {
+        if !duplex.write_reply(&reply, line).unwrap_or(false) {
             return;
         }
     }

@@ -1,0 +1,295 @@
+//! A range of a blob as a stream that does not break: what the network loses is fetched again from where it stopped.
+
+use std::{mem, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
+
+use crate::{
+    error::{ErrorKind, ImageError, Result},
+    model::{Descriptor, Reference},
+    progress::Observer,
+    registry::{
+        blob::Sources, client::Client, endpoint::Endpoint, redirect::Answer, response, retry::Failure, transport::Ask,
+        tries::Tries,
+    },
+};
+
+/// How long the end of a body without a length is waited for: its bytes are all there, only lies could follow.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// The status of an answer that does not fit the part that was asked for, whatever it said.
+const RANGE_FAULT: u16 = 416;
+
+/// The bytes of a blob from one offset to another; just as many, or an error.
+///
+/// Dropping the stream closes its connection.
+pub(super) struct RangeStream {
+    client: Client,
+    reference: Reference,
+    blob: Descriptor,
+    position: u64,
+    end: u64,
+    sources: Sources,
+    observer: Arc<dyn Observer>,
+    state: State,
+    attempts: u32,
+    /// The server can't or won't send parts.
+    whole_only: bool,
+}
+
+enum State {
+    Closed,
+    Open(Open),
+}
+
+/// An answer that is being read.
+struct Open {
+    response: Response,
+    /// The server that answered.
+    host: String,
+    /// The server that was asked, if it is a mirror.
+    mirror: Option<String>,
+    /// Bytes to pass over: the server sent the whole where a part was wanted.
+    skip: u64,
+    /// Where the answer ends.
+    end: u64,
+}
+
+impl RangeStream {
+    /// From an offset to the end of the blob.
+    pub(super) fn new(
+        client: Client,
+        reference: Reference,
+        blob: Descriptor,
+        offset: u64,
+        sources: Sources,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let (position, end, state) = (offset, blob.size, State::Closed);
+        Self { client, reference, blob, position, end, sources, observer, state, attempts: 0, whole_only: false }
+    }
+
+    /// Another range of the same blob.
+    pub(super) fn another(&self, range: Range<u64>) -> Self {
+        Self {
+            client: self.client.clone(),
+            reference: self.reference.clone(),
+            blob: self.blob.clone(),
+            position: range.start,
+            end: range.end,
+            sources: self.sources,
+            observer: Arc::clone(&self.observer),
+            state: State::Closed,
+            attempts: 0,
+            whole_only: false,
+        }
+    }
+
+    /// What is still to come.
+    pub(super) fn left(&self) -> Range<u64> {
+        self.position..self.end
+    }
+
+    /// Ends it sooner. What the server has sent beyond that is thrown away, with the connection.
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.end = self.end.min(end);
+    }
+
+    /// True if the servers send parts, as far as is known.
+    pub(super) fn may_be_parted(&self) -> bool {
+        !self.whole_only && self.blob.data.is_none()
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// Where the range ends before the blob, a server that sends something else than the range is an error.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if self.position >= self.end {
+                return self.end().await;
+            }
+            if let Some(data) = self.blob.data.as_ref() {
+                let bytes = Bytes::copy_from_slice(&data[self.position as usize..self.end as usize]);
+                self.position = self.end;
+                return Ok(Some(bytes));
+            }
+            match mem::replace(&mut self.state, State::Closed) {
+                State::Closed => self.open().await?,
+                State::Open(open) => {
+                    if let Some(bytes) = self.read(open).await? {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<()> {
+        let path = format!("blobs/{}", self.blob.digest);
+        let what = format!("blob {}", self.blob.digest);
+        let observer = Arc::clone(&self.observer);
+        let (client, reference) = (self.client.clone(), self.reference.clone());
+        let mut attempts = self.attempts;
+        let mut tries = Tries::new(&client, &reference, self.sources, &mut attempts, &*observer);
+        loop {
+            let server = tries.server().await;
+            let from = if self.whole_only { 0 } else { self.position };
+            let to = self.is_part().then_some(self.end);
+            let ask = Ask { repository: reference.repository(), path: &path, accept: None, from, to, what: &what };
+            let taken = match client.transport.ask(&server, &ask).await {
+                Ok(answer) => self.take(&server, answer, from),
+                Err(failure) => Err(failure),
+            };
+            match taken {
+                Ok(open) => {
+                    self.state = State::Open(open);
+                    break;
+                }
+                // A part of something else, or none: only the whole can be trusted now.
+                Err(failure) if from > 0 && is_range_fault(&failure) => {
+                    if to.is_some() {
+                        return Err(failure.error);
+                    }
+                    self.whole_only = true;
+                }
+                Err(failure) => tries.failed(failure).await?,
+            }
+        }
+        self.attempts = attempts;
+        Ok(())
+    }
+
+    /// True if more of the blob follows, which somebody else fetches.
+    fn is_part(&self) -> bool {
+        self.end < self.blob.size
+    }
+
+    /// What an answer to a request for bytes from `from` means.
+    fn take(&self, server: &Endpoint, answer: Answer, from: u64) -> std::result::Result<Open, Failure> {
+        let Answer { response, host, .. } = answer;
+        let (skip, end) = match response.status() {
+            StatusCode::PARTIAL_CONTENT if from > 0 && self.is_range(&response) => (0, self.end),
+            StatusCode::OK if !self.is_part() => match response.content_length() {
+                Some(length) if length != self.blob.size => {
+                    return Err(self.wrong_length(&format!("{length} bytes")).into());
+                }
+                _ => (self.position, self.blob.size),
+            },
+            status => {
+                let message = format!("an unexpected answer to a request for blob {}", self.blob.digest);
+                let status = if from > 0 { RANGE_FAULT } else { status.as_u16() };
+                return Err(ErrorKind::Registry { registry: host, status, message }.into());
+            }
+        };
+        let mirror = server.is_mirror.then(|| server.host.clone());
+        Ok(Open { response, host, mirror, skip, end })
+    }
+
+    /// True if an answer says that it is what is left of this range.
+    fn is_range(&self, response: &Response) -> bool {
+        let value = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        value
+            .and_then(parse_range)
+            .is_some_and(|(range, total)| range == self.left() && total.is_none_or(|total| total == self.blob.size))
+    }
+
+    /// Reads on; `None` when it has to be opened again.
+    async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>> {
+        let stall = self.client.transport.options.stall_timeout;
+        let what = format!("blob {}", self.blob.digest);
+        let failure = loop {
+            match response::next_chunk(&mut open.response, stall, &open.host, &what).await {
+                Ok(Some(mut bytes)) => {
+                    let passed = open.skip.min(bytes.len() as u64);
+                    open.skip -= passed;
+                    let _ = bytes.split_to(passed as usize);
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    if bytes.len() as u64 > open.end - self.position {
+                        return Err(self.wrong_length("more"));
+                    }
+                    bytes.truncate(usize::try_from(self.end - self.position).unwrap_or(usize::MAX));
+                    self.position += bytes.len() as u64;
+                    self.attempts = 0;
+                    self.state = State::Open(open);
+                    return Ok(Some(bytes));
+                }
+                Ok(None) => {
+                    let reason = format!("{what} ended after {} of {} bytes", self.position, self.blob.size);
+                    break Failure::from(ErrorKind::Network { host: open.host.clone(), reason });
+                }
+                Err(failure) => break failure,
+            }
+        };
+        if let Some(mirror) = &open.mirror {
+            // The next server goes on where this one stopped.
+            self.client.transport.mirrors.rest(mirror);
+            return Ok(None);
+        }
+        let observer = Arc::clone(&self.observer);
+        self.client.wait_to_retry(failure, &open.host, &mut self.attempts, &*observer).await?;
+        Ok(None)
+    }
+
+    /// At the end of an answer there must be no more bytes.
+    async fn end(&mut self) -> Result<Option<Bytes>> {
+        if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
+            && open.end == self.end
+            && let Ok(Some(bytes)) = response::next_chunk(&mut open.response, LAST_LOOK, &open.host, "a blob").await
+            && !bytes.is_empty()
+        {
+            return Err(self.wrong_length("more"));
+        }
+        Ok(None)
+    }
+
+    fn wrong_length(&self, actual: &str) -> ImageError {
+        ErrorKind::DigestMismatch {
+            what: format!("the length of blob {}", self.blob.digest),
+            expected: format!("{} bytes", self.blob.size),
+            actual: actual.to_owned(),
+        }
+        .into()
+    }
+}
+
+/// True if the request for a part is what went wrong. Some registries refuse it as a bad request.
+fn is_range_fault(failure: &Failure) -> bool {
+    matches!(failure.error.kind(), ErrorKind::Registry { status: 400 | 501 | RANGE_FAULT, .. })
+}
+
+/// The range and the total of `Content-Range: bytes first-last/total`; a total of `*` is none (RFC 9110, 14.4).
+fn parse_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse::<u64>().ok()?);
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    let end = last.checked_add(1)?;
+    (first < end && total.is_none_or(|total| end <= total)).then_some((first..end, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read_strictly() {
+        for (value, expected) in [
+            ("bytes 5-9/10", Some((5..10, Some(10)))),
+            ("bytes 5-9/*", Some((5..10, None))),
+            ("bytes 5-8/10", Some((5..9, Some(10)))),
+            ("bytes 5-10/10", None),
+            ("bytes 9-5/10", None),
+            ("bytes 5-18446744073709551615/*", None),
+            ("bytes */10", None),
+            ("items 5-9/10", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_range(value), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Blobs over connections that are slower than their link: several fetch parts, and only where that is faster.
+
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use support::{End, Reply, Request, Server, Store, client, describe, noise, options, read_blob_over};
+use tokio::sync::Semaphore;
+
+/// Long enough to be worth it, after a second over one connection.
+const LENGTH: usize = 40 << 20;
+const RATE: usize = 12 << 20;
+
+/// What was asked of a server that a blob was read from over up to `permits` connections more, and how long it took.
+async fn read(
+    permits: usize,
+    answer: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
+) -> (Vec<(usize, Option<usize>)>, Duration, usize) {
+    let blob = noise(LENGTH);
+    let store = Store::with_image(&[&blob]);
+    let server = Server::start(move |request| answer(request, store.reply(request)));
+    let permits = Arc::new(Semaphore::new(permits));
+    let (before, began) = (permits.available_permits(), Instant::now());
+    let bytes = read_blob_over(&client(options()), &server.host, &describe(&blob), &permits).await.unwrap();
+    let took = began.elapsed();
+    assert!(bytes == blob, "other bytes came");
+    assert_eq!(permits.available_permits(), before, "permits are given back");
+    let asked = server.asked("/blobs/").iter().map(|request| request.range().unwrap_or((0, None))).collect();
+    (asked, took, server.connections())
+}
+
+/// Requests for parts, all but those to the end.
+fn parts(asked: &[(usize, Option<usize>)]) -> usize {
+    asked.iter().filter(|(_, last)| last.is_some()).count()
+}
+
+#[tokio::test]
+async fn several_connections_fetch_what_one_is_slow_at() {
+    let alone = Duration::from_secs_f64(LENGTH as f64 / RATE as f64);
+    let (asked, took, connections) = read(2, |_, reply| reply.ending(End::Slow(RATE))).await;
+    assert!(took < alone.mul_f64(0.8), "{took:?}, over one connection {alone:?}; {asked:?}");
+    assert!(parts(&asked) >= 2, "{asked:?}");
+    // The first one has to be closed where the others go on, and is opened again.
+    assert!(connections <= 4, "{connections}");
+}
+
+#[tokio::test]
+async fn one_connection_is_all_where_no_more_may_be_opened() {
+    let (asked, _, connections) = read(0, |_, reply| reply.ending(End::Slow(RATE))).await;
+    assert_eq!((asked, connections), (vec![(0, None)], 1));
+}
+
+#[tokio::test]
+async fn where_the_link_is_the_limit_one_connection_goes_on() {
+    let rate = LENGTH / 5;
+    let alone = Duration::from_secs(5);
+    let (asked, took, _) = read(2, move |_, reply| reply.ending(End::Shared(rate))).await;
+    assert!(took < alone.mul_f64(1.1), "{took:?}, over one connection {alone:?}");
+    assert_eq!(asked.last().map(|(_, last)| last.is_none()), Some(true), "{asked:?}");
+    assert!(parts(&asked) <= 4, "{asked:?}");
+}
+
+#[tokio::test]
+async fn servers_that_send_no_parts_send_the_rest() {
+    type Odd = fn(Reply) -> Reply;
+    let odd: [(&str, Odd); 4] = [
+        ("a fault", |_| Reply::new(416, "")),
+        ("a refusal", |_| Reply::new(400, "no ranges here")),
+        ("another part", |reply| {
+            let body = reply.body.clone();
+            Reply::new(206, body).with("content-range", "bytes 1-2/3")
+        }),
+        ("a part that never comes", |reply| reply.ending(End::Cut(0))),
+    ];
+    let reads = odd.map(|(name, odd)| async move {
+        let answer = move |request: &Request, reply: Reply| match request.range() {
+            Some((_, Some(_))) => odd(reply),
+            _ => reply.ending(End::Slow(RATE)),
+        };
+        let (asked, ..) = read(2, answer).await;
+        assert!(parts(&asked) > 0, "{name}: {asked:?}");
+        assert_eq!(asked.last().map(|(_, last)| last.is_none()), Some(true), "{name}: {asked:?}");
+    });
+    futures_util::future::join_all(reads).await;
+}
+
+#[tokio::test]
+async fn a_server_that_sends_the_whole_for_a_part_is_asked_for_the_rest() {
+    let whole = noise(LENGTH);
+    let (asked, ..) = read(2, move |request, reply| match request.range() {
+        Some((_, Some(_))) => Reply::new(200, whole.clone()).ending(End::Slow(RATE)),
+        _ => reply.ending(End::Slow(RATE)),
+    })
+    .await;
+    assert!(parts(&asked) > 0 && asked.last().is_some_and(|(_, last)| last.is_none()), "{asked:?}");
+}
