@@ -105,7 +105,13 @@ async function withImage({ layers, faults = [] }, work) {
 
 async function ours(reference, cache, concurrency) {
   const program = join(import.meta.dirname, 'arms', 'ours.cjs');
-  const child = spawn(process.execPath, [program, reference, cache, '', JSON.stringify({ concurrency, limits: { entries: null } })]);
+  const child = spawn(process.execPath, [
+    program,
+    reference,
+    cache,
+    '',
+    JSON.stringify({ concurrency, limits: { entries: null } }),
+  ]);
   let output = '';
   child.stdout.on('data', (data) => (output += data));
   child.stderr.on('data', (data) => process.stderr.write(data));
