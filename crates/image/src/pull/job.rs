@@ -242,6 +242,7 @@ impl<'a> Work<'a> {
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
+            // The second try takes no more chances: one server, one connection.
             if self.sources == Sources::All {
                 stream = stream.with_further_connections(downloads);
             }
