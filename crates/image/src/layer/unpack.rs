@@ -1,6 +1,6 @@
 //! A layer into an empty directory: the whole of this module behind one call.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -31,11 +31,23 @@ pub struct Unpack {
     pub index: bool,
     /// Stops the work.
     pub halt: Halt,
+    /// Memory for uncompressed bytes, in blocks of 1 MiB; at least 2.
+    pub blocks: usize,
+    /// Directories that are open at a time; at least 8.
+    pub directories: usize,
 }
 
 impl Default for Unpack {
     fn default() -> Self {
-        Self { diff_id: None, limits: Limits::default(), writers: 2, index: true, halt: Halt::default() }
+        Self {
+            diff_id: None,
+            limits: Limits::default(),
+            writers: 2,
+            index: true,
+            halt: Halt::default(),
+            blocks: 12,
+            directories: 64,
+        }
     }
 }
 
@@ -71,11 +83,13 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         .map_err(|errno| ImageError::io("open the directory", directory, errno))?;
     let extracted = extract(Job {
         source,
-        root: Arc::new(root),
+        root,
         diff_id: how.diff_id,
         limits: how.limits,
         writers: how.writers.max(1),
         halt: how.halt,
+        blocks: how.blocks.max(2),
+        directories: how.directories.max(8),
     })
     .map_err(|error| error.within(directory))?;
     let mut report = extracted.report;

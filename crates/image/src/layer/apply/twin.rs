@@ -1,6 +1,6 @@
 //! Two names of an image that the host takes for one: found when the second is made, and named in the error.
 
-use std::{mem::MaybeUninit, os::fd::OwnedFd};
+use std::{mem::MaybeUninit, os::fd::BorrowedFd};
 
 use rustix::{fs::RawDir, io::Errno};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The error for a name that is new to the tree and yet there on disk; `None` if `errno` says something else.
-pub(super) fn meets(directory: &OwnedFd, name: &[u8], path: &[u8], errno: Errno) -> Option<ImageError> {
+pub(super) fn meets(directory: BorrowedFd<'_>, name: &[u8], path: &[u8], errno: Errno) -> Option<ImageError> {
     if errno != Errno::EXIST {
         return None;
     }
@@ -22,7 +22,7 @@ pub(super) fn meets(directory: &OwnedFd, name: &[u8], path: &[u8], errno: Errno)
 }
 
 /// The name in the directory that is the same but for case, as far as that can be told.
-fn find(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
+fn find(directory: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
     let wanted = fold(name);
     // A handle of its own, since a listing moves the position.
