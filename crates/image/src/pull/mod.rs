@@ -14,6 +14,7 @@ mod preflight;
 mod receive;
 mod settled;
 mod stand_in;
+mod told;
 mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
