@@ -164,7 +164,7 @@ fn read_all<S: Source>(
     let mut walker = Walker::new();
     let mut total = 0;
     loop {
-        let mut block = timed(&mut stages.waiting_for_blocks, || pool.take(halt))?;
+        let mut block = builder.writers.block(&pool, &mut stages.waiting_for_blocks)?;
         let filled = timed(&mut stages.decoding, || decoder.fill(block.room()))?;
         block.set_length(filled);
         let full = filled == block.room().len();

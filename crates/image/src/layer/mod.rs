@@ -1,6 +1,7 @@
 //! A layer: decode (bytes → tar) → plan (entry → step, pure) → apply (step → disk), and the index made of the rows.
 
 mod apply;
+mod batch;
 mod block;
 mod decode;
 #[cfg(any(fuzzing, feature = "doors"))]

@@ -22,7 +22,8 @@ use crate::{
     fs::step,
     layer::{
         apply::{FILE, twin, xattr},
-        block::Slice,
+        batch::Batches,
+        block::{Block, Pool, Slice},
         halt::Halt,
         queue::{Receiver, Sender, bounded},
         report::Report,
@@ -31,13 +32,6 @@ use crate::{
         tar::Timestamp,
     },
 };
-
-/// Jobs handed over at once: waking a thread costs more than a small file.
-const BATCH_JOBS: usize = 64;
-/// Bytes after which a batch is handed over.
-const BATCH_BYTES: usize = 256 << 10;
-/// Batches that may wait for a thread.
-const QUEUE: usize = 8;
 
 /// Everything about a file but its content.
 pub(crate) struct FileMeta {
@@ -68,31 +62,7 @@ enum Job {
 }
 
 /// The sending side: one queue for each thread.
-pub(crate) struct Writers {
-    queues: Vec<Queue>,
-    halt: Halt,
-    /// How long the threads were waited for.
-    waited: Duration,
-}
-
-struct Queue {
-    sender: Sender<Vec<Job>>,
-    batch: Vec<Job>,
-    bytes: usize,
-    /// True when something was handed over since the last fence.
-    busy: bool,
-    /// How many bytes and files went this way: new directories go where least did.
-    load: u64,
-}
-
-impl Queue {
-    fn collect(&mut self, job: Job, bytes: usize) {
-        self.batch.push(job);
-        self.bytes += bytes;
-        // A file costs about as much as writing 16 KiB.
-        self.load += bytes as u64 + (16 << 10);
-    }
-}
+pub(crate) struct Writers(Batches<Job>);
 
 /// The threads, to wait for.
 pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, (Report, Duration)>>);
@@ -104,40 +74,36 @@ impl Writers {
         count: usize,
         halt: &Halt,
     ) -> (Self, Threads<'scope>) {
-        let mut queues = Vec::new();
-        let mut threads = Vec::new();
-        for _ in 0..count {
-            let (sender, receiver) = bounded(QUEUE);
-            queues.push(Queue { sender, batch: Vec::new(), bytes: 0, busy: false, load: 0 });
+        let (batches, receivers) = Batches::new(count, halt);
+        let start = |receiver| {
             let halt = halt.clone();
-            threads.push(scope.spawn(move || run(&receiver, &halt)));
-        }
-        (Self { queues, halt: halt.clone(), waited: Duration::ZERO }, Threads(threads))
+            scope.spawn(move || run(&receiver, &halt))
+        };
+        let threads = receivers.into_iter().map(start).collect();
+        (Self(batches), Threads(threads))
     }
 
     /// The thread that has had least to do: for the files of a new directory.
     pub(crate) fn least_loaded(&self) -> usize {
-        let loads = self.queues.iter().enumerate();
-        loads.min_by_key(|(_, queue)| queue.load).map_or(0, |(at, _)| at)
+        self.0.least_loaded()
     }
 
     /// The same thread, or another one that has less than half as much waiting.
     pub(crate) fn relieved(&self, thread: usize) -> usize {
         // Asked between two batches, so that it is asked seldom.
-        if !self.queues[thread].batch.is_empty() {
+        if !self.0.is_empty(thread) {
             return thread;
         }
-        let waiting = |other: usize| self.queues[other].sender.length();
-        let most = waiting(thread) / 2;
-        (0..self.queues.len()).find(|&other| waiting(other) < most).unwrap_or(thread)
+        let most = self.0.waiting(thread) / 2;
+        self.0.writers().find(|&other| self.0.waiting(other) < most).unwrap_or(thread)
     }
 
     /// Makes a file; its content follows by [`content`](Self::content) on the same thread.
     pub(crate) fn file(&mut self, thread: usize, meta: FileMeta) -> Result<()> {
         let (bytes, empty) = (meta.xattr_bytes(), meta.stored == 0);
-        self.queues[thread].collect(Job::File(Box::new(meta)), bytes);
+        self.0.collect(thread, Job::File(Box::new(meta)), bytes);
         // A file is not parted from its first bytes.
-        if empty { self.flush_if_full(thread) } else { Ok(()) }
+        if empty { self.0.flush_if_full(thread) } else { Ok(()) }
     }
 
     /// Writes into the last file of this thread.
@@ -164,51 +130,35 @@ impl Writers {
 
     /// Waits until all that was handed over is done.
     pub(crate) fn drain(&mut self) -> Result<()> {
-        let fences: Vec<_> = (0..self.queues.len()).filter_map(|thread| self.fence(thread).transpose()).collect();
-        let halt = &self.halt;
-        timed(&mut self.waited, || fences.into_iter().try_for_each(|fence| wait(&fence?, halt)))
+        let fences: Vec<_> = self.0.writers().filter_map(|thread| self.fence(thread).transpose()).collect();
+        let halt = self.0.halt().clone();
+        timed(self.0.waited(), || fences.into_iter().try_for_each(|fence| wait(&fence?, &halt)))
     }
 
     /// Puts a fence behind what a thread has to do; `None` if that is nothing.
     fn fence(&mut self, thread: usize) -> Result<Option<Receiver<()>>> {
-        if !self.queues[thread].busy && self.queues[thread].batch.is_empty() {
-            return Ok(None);
-        }
         let (done, fence) = bounded(1);
-        self.queues[thread].batch.push(Job::Fence(done));
-        self.flush(thread)?;
-        self.queues[thread].busy = false;
-        Ok(Some(fence))
+        Ok(self.0.fence(thread, || Job::Fence(done))?.then_some(fence))
     }
 
     /// Hands over what has been collected.
     pub(crate) fn flush_all(&mut self) -> Result<()> {
-        (0..self.queues.len()).try_for_each(|thread| self.flush(thread))
+        self.0.flush_all()
+    }
+
+    /// A block to fill, once the jobs that keep all of them are done. `waited` grows by the wait.
+    pub(crate) fn block(&mut self, pool: &Arc<Pool>, waited: &mut Duration) -> Result<Block> {
+        self.0.block(pool, waited)
     }
 
     fn push(&mut self, thread: usize, job: Job, bytes: usize) -> Result<()> {
-        self.queues[thread].collect(job, bytes);
-        self.flush_if_full(thread)
-    }
-
-    fn flush_if_full(&mut self, thread: usize) -> Result<()> {
-        let queue = &self.queues[thread];
-        if queue.batch.len() >= BATCH_JOBS || queue.bytes >= BATCH_BYTES { self.flush(thread) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, thread: usize) -> Result<()> {
-        let queue = &mut self.queues[thread];
-        if queue.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
-        (queue.bytes, queue.busy) = (0, true);
-        timed(&mut self.waited, || queue.sender.send(batch, &self.halt))
+        self.0.collect(thread, job, bytes);
+        self.0.flush_if_full(thread)
     }
 
     /// How long the threads were waited for.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
+    pub(crate) fn waited(&mut self) -> Duration {
+        *self.0.waited()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What waits for a thread is bounded by its bytes, attributes included.
 
 use super::*;
+use crate::layer::batch::BATCH_BYTES;
 
 fn meta(directory: &Arc<OwnedFd>, xattr_bytes: usize) -> FileMeta {
     FileMeta {
@@ -22,10 +23,10 @@ fn handed_over(push: impl FnOnce(&mut Writers, &Arc<OwnedFd>)) -> bool {
     std::thread::scope(|scope| {
         let (mut writers, threads) = Writers::start(scope, 1, &halt);
         push(&mut writers, &directory);
-        let waits = writers.queues[0].batch.len();
+        let waits = writers.0.is_empty(0);
         drop(writers);
         threads.join();
-        waits == 0
+        waits
     })
 }
 
