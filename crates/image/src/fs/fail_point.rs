@@ -2,7 +2,8 @@
 //!
 //! Without the feature `fail-points`, that is in every build but those of the tests, [`step`] is empty and costs nothing.
 //! With it, each step has a name made of what is done and to which of the cache's files, `rename layers/<d>.tar.gz`; the
-//! steps are counted, and one of them can be set to be the process's last, by the signal that no process can catch.
+//! steps are counted, one of them can be set to be the process's last, by the signal that no process can catch, and something
+//! can be done before one of them.
 
 #[cfg(not(feature = "fail-points"))]
 mod off {
@@ -18,7 +19,7 @@ pub(crate) use off::step;
 pub(crate) use on::step;
 
 #[cfg(feature = "fail-points")]
-pub use on::{Step, end_at, record};
+pub use on::{Step, at, at_none, at_passing, end_at, record};
 
 #[cfg(feature = "fail-points")]
 mod on {
@@ -39,14 +40,17 @@ mod on {
         pub place: String,
     }
 
-    #[derive(Debug)]
     struct State {
         /// `None` while nobody wants to know.
         passed: Option<Vec<Step>>,
         last: Option<(String, usize)>,
+        /// What is done at which passing of a step; counted down.
+        hook: Option<(String, usize, Hook)>,
     }
 
-    static STATE: Mutex<State> = Mutex::new(State { passed: None, last: None });
+    type Hook = Box<dyn FnOnce() + Send>;
+
+    static STATE: Mutex<State> = Mutex::new(State { passed: None, last: None, hook: None });
 
     /// The steps passed since the last call, in the order of their first passing; from now on they are counted.
     pub fn record() -> Vec<Step> {
@@ -58,10 +62,25 @@ mod on {
         STATE.lock().unwrap_or_else(PoisonError::into_inner).last = Some((name.to_owned(), count));
     }
 
+    /// Does something, once, before a step is done for the first time from now on.
+    pub fn at(name: &str, act: impl FnOnce() + Send + 'static) {
+        at_passing(name, 1, act);
+    }
+
+    /// Does something, once, before the `count`th passing of a step from now on.
+    pub fn at_passing(name: &str, count: usize, act: impl FnOnce() + Send + 'static) {
+        STATE.lock().unwrap_or_else(PoisonError::into_inner).hook = Some((name.to_owned(), count, Box::new(act)));
+    }
+
+    /// Takes back what was to be done; true if it was not done yet.
+    pub fn at_none() -> bool {
+        STATE.lock().unwrap_or_else(PoisonError::into_inner).hook.take().is_some()
+    }
+
     #[track_caller]
     pub(crate) fn step(action: &'static str, path: impl AsRef<Path>) {
         let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.passed.is_none() && state.last.is_none() {
+        if state.passed.is_none() && state.last.is_none() && state.hook.is_none() {
             return;
         }
         let name = format!("{action} {}", kind(path.as_ref()));
@@ -83,6 +102,15 @@ mod on {
                     std::thread::park();
                 }
             }
+        }
+        if let Some((_, left, _)) = state.hook.as_mut().filter(|(at, ..)| *at == name) {
+            *left = left.saturating_sub(1);
+        }
+        let due = state.hook.take_if(|(at, left, _)| *at == name && *left == 0);
+        // It may pass steps itself.
+        drop(state);
+        if let Some((.., act)) = due {
+            act();
         }
     }
 

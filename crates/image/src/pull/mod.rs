@@ -14,6 +14,7 @@ mod preflight;
 mod receive;
 mod settled;
 mod stand_in;
+mod told;
 mod verify;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
@@ -164,7 +165,7 @@ impl Registry {
             let permit = share.pull().await;
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let (waiting, again) = (told(&path, &**observer), || share.pull());
+            let (waiting, again) = (tell_waiting(&path, &**observer), || share.pull());
             let lock = Lock::acquire_with(&path, self.settings.lock_timeout, waiting, Some(permit), again).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
@@ -381,11 +382,11 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
 
 /// Takes a lock as the settings say, and tells when it has to wait.
 async fn acquire(path: &Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    Lock::acquire(path, settings.lock_timeout, told(path, observer)).await
+    Lock::acquire(path, settings.lock_timeout, tell_waiting(path, observer)).await
 }
 
 /// Tells that a lock is waited for, and whose it is.
-fn told<'a>(path: &Path, observer: &'a dyn Observer) -> impl FnOnce(Option<u32>) + Send + use<'a> {
+fn tell_waiting<'a>(path: &Path, observer: &'a dyn Observer) -> impl FnOnce(Option<u32>) + Send + use<'a> {
     let path: Arc<str> = path.display().to_string().into();
     move |holder| observer.notify(Event::LockWaiting { path, holder })
 }
