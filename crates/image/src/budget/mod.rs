@@ -37,7 +37,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use process::process;
+pub(crate) use process::Process;
 pub(crate) use semaphore::Permit;
 use semaphore::{Owner, Semaphore};
 
@@ -56,6 +56,7 @@ const DIRECTORIES_MOST: u64 = 64;
 pub(crate) struct Budget(Arc<Limits>);
 
 struct Limits {
+    process: Arc<Process>,
     window: Semaphore,
     downloads: Semaphore,
     extractions: Semaphore,
@@ -66,10 +67,16 @@ struct Limits {
 impl Budget {
     /// `downloads` and `extractions` at a time; at least one of each.
     pub(crate) fn new(downloads: usize, extractions: usize) -> Self {
+        Self::over(Process::this(), downloads, extractions)
+    }
+
+    /// The same over what a process has.
+    pub(crate) fn over(process: Arc<Process>, downloads: usize, extractions: usize) -> Self {
         let (downloads, slots) = (downloads.max(1) as u64, extractions.max(1) as u64);
         let window = downloads.saturating_add(slots.saturating_mul(2)).saturating_add(2);
-        process().layers.raise(window);
+        process.layers.raise(window);
         Self(Arc::new(Limits {
+            process,
             window: Semaphore::new(window),
             downloads: Semaphore::new(downloads),
             extractions: Semaphore::new(slots),
@@ -108,13 +115,13 @@ pub(crate) struct Extraction {
 impl Share {
     /// A pull at work.
     pub(crate) async fn pull(&self) -> Permit {
-        process().pulls.acquire(self.owner, 1, 1).await
+        self.limits.process.pulls.acquire(self.owner, 1, 1).await
     }
 
     /// A layer at work.
     pub(crate) async fn layer(&self) -> LayerPermit {
         let window = self.limits.window.acquire(self.owner, 1, 1).await;
-        LayerPermit([window, process().layers.acquire(self.owner, 1, 1).await])
+        LayerPermit([window, self.limits.process.layers.acquire(self.owner, 1, 1).await])
     }
 
     /// A download.
@@ -124,17 +131,17 @@ impl Share {
 
     /// Downloads that nobody waits for, and memory for what they bring.
     pub(crate) fn further_connections(&self) -> FurtherConnections {
-        FurtherConnections { downloads: self.limits.downloads.clone(), memory: process().memory.clone() }
+        FurtherConnections { downloads: self.limits.downloads.clone(), memory: self.limits.process.memory.clone() }
     }
 
     /// A place to extract.
     pub(crate) async fn extraction(&self) -> Extraction {
         let slot = self.limits.extractions.acquire(self.owner, 1, 1).await;
-        let Limits { slots, .. } = *self.limits;
+        let slots = self.limits.slots;
         let memory = (EXTRACTION_MEMORY / slots).clamp(EXTRACTION_LEAST, EXTRACTION_MOST);
-        let memory = process().memory.acquire(self.owner, EXTRACTION_LEAST, memory).await;
+        let memory = self.limits.process.memory.acquire(self.owner, EXTRACTION_LEAST, memory).await;
         let directories = (process::DIRECTORIES / slots).clamp(DIRECTORIES_LEAST, DIRECTORIES_MOST);
-        let directories = process().directories.acquire(self.owner, DIRECTORIES_LEAST, directories).await;
+        let directories = self.limits.process.directories.acquire(self.owner, DIRECTORIES_LEAST, directories).await;
         Extraction { _slot: Some(slot), memory, directories }
     }
 }
@@ -142,9 +149,9 @@ impl Share {
 impl Extraction {
     /// What one extraction outside of a pull needs: while a cache is verified or repaired.
     pub(crate) async fn outside_of_pulls() -> Self {
-        let owner = next_owner();
-        let memory = process().memory.acquire(owner, EXTRACTION_LEAST, EXTRACTION_LEAST).await;
-        let directories = process().directories.acquire(owner, DIRECTORIES_LEAST, DIRECTORIES_LEAST).await;
+        let (process, owner) = (Process::this(), next_owner());
+        let memory = process.memory.acquire(owner, EXTRACTION_LEAST, EXTRACTION_LEAST).await;
+        let directories = process.directories.acquire(owner, DIRECTORIES_LEAST, DIRECTORIES_LEAST).await;
         Self { _slot: None, memory, directories }
     }
 
