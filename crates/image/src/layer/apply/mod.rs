@@ -3,6 +3,8 @@
 
 mod directories;
 mod finish;
+mod listing;
+mod symlink;
 mod twin;
 mod writers;
 mod xattr;
