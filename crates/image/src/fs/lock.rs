@@ -212,7 +212,9 @@ fn holder(path: &Path) -> Option<u32> {
 /// Several file systems may have a file of this number. The device says which, but that of an overlay is not the one that
 /// the kernel lists, so the number alone has to do where no device fits.
 fn holder_of(file: &std::fs::Metadata, locks: &str) -> Option<u32> {
-    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between targets")]
+    let device = file.dev() as rustix::fs::Dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let (inode, exact) = (format!(":{}", file.ino()), format!("{major:02x}:{minor:02x}:{}", file.ino()));
     let holders = |fits: &dyn Fn(&str) -> bool| {
         locks.lines().find_map(|line| {

@@ -167,8 +167,12 @@ pub(super) fn sync_file_system(directory: &Path) -> Result<()> {
     rustix::fs::syncfs(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
     #[cfg(not(target_os = "linux"))]
     {
-        drop(opened);
         rustix::fs::sync();
+        // That only hands it to the drive; this makes the drive write it.
+        #[cfg(target_vendor = "apple")]
+        rustix::fs::fcntl_fullfsync(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
+        #[cfg(not(target_vendor = "apple"))]
+        drop(opened);
     }
     Ok(())
 }
