@@ -15,7 +15,7 @@ use crate::{
     budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{Halt, Report, Unpack, Unpacked, unpack},
+    layer::{BlobFacts, Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
@@ -287,6 +287,11 @@ impl<'a> Work<'a> {
         self.told.extract_started();
         let how = Unpack {
             diff_id: Some(self.job.diff_id.clone()),
+            blob: Some(BlobFacts {
+                digest: self.job.blob.digest.clone(),
+                size: self.job.blob.size,
+                media_type: self.job.blob.media_type.clone(),
+            }),
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
