@@ -5,6 +5,8 @@
 
 mod feed;
 mod fixup;
+#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
+mod inherit;
 mod job;
 mod lower;
 mod need;
