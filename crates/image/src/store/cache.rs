@@ -13,7 +13,7 @@ use crate::{
     store::{
         Written,
         last_use::record_use,
-        layout::{COMPLETE_MARKER, LayerFile, Layout},
+        layout::{COMPLETE_MARKER, LayerFile, LayerTree, Layout, TreeFile},
         metadata::CachedImageMetadata,
     },
 };
@@ -58,6 +58,16 @@ impl GlobalCache {
     /// The path of a file of a layer.
     pub fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {
         self.0.layer(digest, file)
+    }
+
+    /// The path of what belongs to a tree of a layer.
+    pub fn tree(&self, tree: &LayerTree, file: TreeFile) -> PathBuf {
+        self.0.tree(tree, file)
+    }
+
+    /// A new name for a tree that is being made.
+    pub(crate) fn new_extracting_path(&self, digest: &Digest) -> PathBuf {
+        self.0.extracting(digest, crate::fs::random())
     }
 
     /// The path of a reference's metadata.

@@ -41,7 +41,7 @@ mod verify;
 pub use boot::Written;
 pub use cache::{GlobalCache, Lookup};
 pub use images::CachedImage;
-pub use layout::{COMPLETE_MARKER, LayerFile};
+pub use layout::{COMPLETE_MARKER, InheritedKey, LayerFile, LayerTree, TreeFile};
 pub use lease::Lease;
 pub use metadata::{CachedImageMetadata, CachedLayerMetadata};
 pub use prune::{PruneOptions, PruneReport};
