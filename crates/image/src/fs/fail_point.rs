@@ -28,6 +28,8 @@ mod on {
         sync::{Mutex, PoisonError},
     };
 
+    use crate::fs::{is_random_name, random::RANDOM_LENGTH};
+
     /// A step that was passed.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Step {
@@ -86,6 +88,12 @@ mod on {
         }
     }
 
+    /// The name with `*` for the random part of an unfinished file's.
+    fn without_random(name: String) -> String {
+        let parts: Vec<&str> = name.split('.').map(|part| if is_random_name(part) { "*" } else { part }).collect();
+        parts.join(".")
+    }
+
     fn place(here: &Location<'_>) -> String {
         format!("{}:{}", here.file(), here.line())
     }
@@ -100,10 +108,11 @@ mod on {
             _ if hex(&name) == 64 => format!("<key>{}", &name[64..]),
             _ => match [".trash-", ".probe-"].iter().find(|prefix| name.starts_with(*prefix)) {
                 Some(prefix) => format!("{prefix}*"),
-                None if parent == "leases" && name.ends_with(|last: char| last.is_ascii_digit()) => "*".to_owned(),
+                None if parent == "leases" && hex(&name) == RANDOM_LENGTH => format!("*{}", &name[RANDOM_LENGTH..]),
                 None => name.into_owned(),
             },
         };
+        let name = without_random(name);
         match &*parent {
             "layers" | "images" | "leases" | "tree" => format!("{parent}/{name}"),
             parent if parent.ends_with(".extracting") => format!("layers/<d>.extracting/{name}"),

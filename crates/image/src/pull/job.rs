@@ -22,8 +22,8 @@ use crate::{
     model::{Descriptor, Digest, Reference},
     progress::{Event, Observer},
     pull::{
-        acquire,
         feed::{Feed, Reader},
+        lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
@@ -78,10 +78,7 @@ impl LayerJob {
         if !shared.options.force && self.is_ready(shared).await? {
             return Ok(self.there_already(shared));
         }
-        let _locks = tokio::select! {
-            locks = self.lock(shared) => locks?,
-            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
-        };
+        let _locks = self.lock(shared).await?;
         if !shared.options.force && self.is_ready(shared).await? {
             return Ok(self.there_already(shared));
         }
@@ -121,8 +118,9 @@ impl LayerJob {
     /// The download's lock, then the extraction's: the original takes the second only after it gave the first back.
     async fn lock(&self, shared: &Shared) -> Result<(Lock, Lock)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
-        let download = acquire(&path(LayerFile::DownloadLock), &shared.settings, &*shared.observer).await?;
-        let extract = acquire(&path(LayerFile::Lock), &shared.settings, &*shared.observer).await?;
+        let wait = lock_wait(&shared.settings, &shared.observer, &shared.cancel);
+        let download = Lock::acquire(&path(LayerFile::DownloadLock), &wait).await?;
+        let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
         Ok((download, extract))
     }
 }
@@ -160,11 +158,11 @@ impl<'a> Work<'a> {
         let path = |file| shared.cache.layer(&job.blob.digest, file);
         let (blob_path, part_path, extracting) =
             (path(LayerFile::Blob), path(LayerFile::Part), path(LayerFile::Extracting));
-        let blob = job.blob.clone();
+        let (blob, trust) = (job.blob.clone(), shared.cache.trust()?);
         let (held, receiver, file) = blocking(move || {
             throw_away(&extracting)?;
             make_directory(&extracting)?;
-            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size) };
+            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size, &trust) };
             let receiver = Receiver::open(held, &blob_path, &part_path, &blob)?;
             let file = receiver.file.try_clone().map_err(|error| ImageError::io("open", &receiver.path, error))?;
             Ok((held, receiver, file))

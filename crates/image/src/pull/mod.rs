@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::Lock,
+    fs::{Lock, LockWait},
     layer::Report,
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
@@ -156,10 +156,11 @@ impl Registry {
         }
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
+        let wait = lock_wait(&self.settings, observer, cancel);
         let prepared = async {
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let lock = acquire(&path, &self.settings, &**observer).await?;
+            let lock = Lock::acquire(&path, &wait).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
@@ -188,12 +189,12 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved).await?;
+        let _lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
-        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
         drop(lock);
         self.sync(reference, options, cancel).await?;
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
@@ -214,12 +215,19 @@ impl Registry {
     }
 
     /// Keeps the image's layers, also those that are there already, from being pruned until its metadata name them.
-    async fn lease(&self, reference: &Reference, platform: &Platform, resolved: &ResolvedImage) -> Result<Lease> {
+    async fn lease(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &ResolvedImage,
+        wait: &LockWait,
+    ) -> Result<Lease> {
+        let wait = wait.clone();
         let (cache, lock_path) = (self.cache.clone(), self.cache.image_lock_path(reference, platform));
         let layers: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
         let leased = tokio::task::spawn_blocking(move || {
             let key = lock_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            cache.lease_pull(&key, &layers)
+            cache.lease_pull(&key, &layers, &wait)
         });
         leased.await.map_err(|_| ImageError::internal("leasing the layers panicked"))?
     }
@@ -293,12 +301,13 @@ impl Registry {
         platform: &Platform,
         resolved: &ResolvedImage,
         outcome: Outcome,
+        wait: &LockWait,
     ) -> Result<PullResult> {
         let metadata = metadata_of(reference, resolved, outcome.report);
         let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
         let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, &self.settings, &digests).await?;
+        fixup::fit_to_lower_layers(&cache, wait, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;
@@ -361,11 +370,9 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
     observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
 }
 
-/// Takes a lock as the settings say, and tells when it has to wait.
-async fn acquire(path: &std::path::Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    let text: Arc<str> = path.display().to_string().into();
-    let waiting = |holder| observer.notify(Event::LockWaiting { path: text, holder });
-    Lock::acquire(path, settings.lock_timeout, waiting).await
+/// How a pull waits for each of its locks.
+fn lock_wait(settings: &Settings, observer: &Arc<dyn Observer>, cancel: &CancellationToken) -> LockWait {
+    LockWait { timeout: settings.lock_timeout, cancel: cancel.clone(), observer: Arc::clone(observer) }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

@@ -96,7 +96,7 @@ pub fn unfinished(cache: &GlobalCache) -> BTreeSet<String> {
                 _ if suffix.ends_with(".part") => suffix.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()),
                 _ if name.starts_with(".trash-") => ".trash-*",
                 _ if name.starts_with(".probe-") => ".probe-*",
-                "room.lock" => continue,
+                "gc.lock" => continue,
                 _ if directory == "leases" => "lease",
                 _ => continue,
             };
