@@ -29,6 +29,8 @@ mod on {
         sync::{Mutex, PoisonError},
     };
 
+    use crate::fs::{is_random_name, random::RANDOM_LENGTH};
+
     /// A step that was passed.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Step {
@@ -129,10 +131,11 @@ mod on {
             _ if hex(&name) == 64 => format!("<key>{}", without_random(&name[64..])),
             _ => match [".trash-", ".probe-"].iter().find(|prefix| name.starts_with(*prefix)) {
                 Some(prefix) => format!("{prefix}*"),
-                None if parent == "leases" && !name.ends_with(".lock") => "*".to_owned(),
+                None if parent == "leases" && hex(&name) == RANDOM_LENGTH => format!("*{}", &name[RANDOM_LENGTH..]),
                 None => name.into_owned(),
             },
         };
+
         match &*parent {
             "layers" | "images" | "leases" | "tree" => format!("{parent}/{name}"),
             parent if parent.ends_with(".extracting") => format!("layers/<d>.extracting/{name}"),
@@ -140,18 +143,14 @@ mod on {
         }
     }
 
-    /// What follows a digest or key in a name, without its random parts: 16 hex digits or more.
+    /// What follows a digest or key in a name, without its random parts. What stands at once behind a digest is the key of
+    /// a tree, or the random name of one that is being made.
     fn without_random(suffix: &str) -> String {
-        let parts = suffix.split('.').map(|part| match part.len() {
-            32 if is_hex(part) => "<inherited>",
-            16.. if is_hex(part) => "*",
-            _ => part,
+        let parts = suffix.split('.').enumerate().map(|(at, part)| match at {
+            _ if !is_random_name(part) => part,
+            1 => "<inherited>",
+            _ => "*",
         });
-        // A tree that is being made has a random name or, from the original, none.
-        parts.collect::<Vec<_>>().join(".").replace(".*.extracting", ".extracting")
-    }
-
-    fn is_hex(text: &str) -> bool {
-        text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        parts.collect::<Vec<_>>().join(".").replace(".<inherited>.extracting", ".extracting")
     }
 }

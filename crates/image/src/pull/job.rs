@@ -19,12 +19,11 @@ use crate::{
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
-        acquire,
         feed::{Feed, Reader},
+        lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
-        tell_waiting,
         told::Told,
     },
     registry::{Client, Sources},
@@ -75,10 +74,7 @@ impl LayerJob {
         if !shared.options.force && self.is_ready(shared).await? {
             return Ok(self.there_already());
         }
-        let _locks = tokio::select! {
-            locks = self.lock(shared, permit) => locks?,
-            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
-        };
+        let _locks = self.lock(shared, permit).await?;
         if !shared.options.force && self.is_ready(shared).await? {
             return Ok(self.there_already());
         }
@@ -117,13 +113,11 @@ impl LayerJob {
     /// the first is waited for this layer is not at work.
     async fn lock(&self, shared: &Shared, permit: LayerPermit) -> Result<(Lock, Lock, LayerPermit)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
+        let wait = lock_wait(&shared.settings, &shared.observer, &shared.cancel);
+        let again = || shared.share.layer();
         let download = path(LayerFile::DownloadLock);
-        let Shared { settings, observer, share, .. } = shared;
-        let waiting = tell_waiting(&download, &**observer);
-        let again = || share.layer();
-        let locked = Lock::acquire_with(&download, settings.lock_timeout, waiting, Some(permit), again).await?;
-        let (download, permit) = locked;
-        let extract = acquire(&path(LayerFile::Lock), settings, &**observer).await?;
+        let (download, permit) = Lock::acquire_with(&download, &wait, Some(permit), again).await?;
+        let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
         Ok((download, extract, permit))
     }
 }
@@ -165,11 +159,11 @@ impl<'a> Work<'a> {
         let path = |file| shared.cache.layer(&job.blob.digest, file);
         let (blob_path, part_path, extracting) =
             (path(LayerFile::Blob), path(LayerFile::Part), path(LayerFile::Extracting));
-        let blob = job.blob.clone();
+        let (blob, trust) = (job.blob.clone(), shared.cache.trust()?);
         let (held, receiver, file) = blocking(move || {
             throw_away(&extracting)?;
             make_directory(&extracting)?;
-            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size) };
+            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size, &trust) };
             let receiver = Receiver::open(held, &blob_path, &part_path, &blob)?;
             let file = receiver.file.try_clone().map_err(|error| ImageError::io("open", &receiver.path, error))?;
             Ok((held, receiver, file))

@@ -72,7 +72,8 @@ fn wanted(cache: &GlobalCache, blob: &Descriptor) -> Option<Wanted> {
 
 fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
     let path = |file| cache.layer(&blob.digest, file);
-    match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size) {
+    let Ok(trust) = cache.trust() else { return blob.size };
+    match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size, &trust) {
         Held::Blob => 0,
         Held::Part(length) => blob.size - length,
         Held::Nothing => blob.size,

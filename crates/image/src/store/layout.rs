@@ -3,6 +3,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -163,11 +164,18 @@ pub(super) struct Layout {
     pub(super) root: PathBuf,
     pub(super) layers: PathBuf,
     pub(super) images: PathBuf,
+    /// Users whose files are believed beside root's and one's own.
+    pub(super) trusted_owners: Arc<[u32]>,
 }
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), layers: root.join("layers"), images: root.join("images") }
+        Self {
+            root: root.to_owned(),
+            layers: root.join("layers"),
+            images: root.join("images"),
+            trusted_owners: Arc::default(),
+        }
     }
 
     pub(super) fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {
@@ -180,8 +188,8 @@ impl Layout {
     }
 
     /// Where a tree is made. The name is new each time, so that nobody waits for anybody to make one.
-    pub(super) fn extracting(&self, digest: &Digest, random: u64) -> PathBuf {
-        self.layers.join(format!("{}.{random:016x}{}", digest.to_path_safe(), LayerFile::Extracting.suffix()))
+    pub(super) fn extracting(&self, digest: &Digest, random: &str) -> PathBuf {
+        self.layers.join(format!("{}.{random}{}", digest.to_path_safe(), LayerFile::Extracting.suffix()))
     }
 
     pub(super) fn image(&self, reference: &Reference, platform: &Platform, suffix: &str) -> PathBuf {

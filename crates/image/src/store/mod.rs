@@ -35,9 +35,11 @@ mod removal;
 mod remove;
 mod settle;
 mod trash;
+mod trust;
 mod usage;
 mod verify;
 
+pub use crate::fs::LockWait;
 pub use boot::Written;
 pub use cache::{GlobalCache, Lookup};
 pub use images::CachedImage;
