@@ -91,7 +91,7 @@ fn part(usage: &mut Usage, file: LayerFile) -> &mut u64 {
     match file {
         LayerFile::Blob => &mut usage.blob_bytes,
         LayerFile::Tree => &mut usage.tree_bytes,
-        LayerFile::Index | LayerFile::ImplicitDirs | LayerFile::LowerLinks => &mut usage.index_bytes,
+        LayerFile::Index | LayerFile::Table | LayerFile::ImplicitDirs | LayerFile::LowerLinks => &mut usage.index_bytes,
         LayerFile::Part => &mut usage.partial_bytes,
         LayerFile::Extracting => &mut usage.leftover_bytes,
         // Empty files.
