@@ -10,7 +10,10 @@ use fs2::FileExt;
 use microsandbox_image_core::{
     Digest, GlobalCache, ImageConfig, Platform, Reference,
     model::Algorithm,
-    store::{CachedImageMetadata, CachedLayerMetadata, Item, ItemKind, LayerFile, PruneOptions, Reason},
+    store::{
+        CachedImageMetadata, CachedLayerMetadata, InheritedKey, Item, ItemKind, LayerFile, LayerTree, PruneOptions,
+        Reason, Recovery, TreeFile,
+    },
 };
 
 struct Fixture {
@@ -26,6 +29,19 @@ fn digest(name: &str) -> Digest {
 
 fn reference(name: &str) -> Reference {
     Reference::parse(name).unwrap()
+}
+
+/// The tree of a layer that is named so: `layer`, or `layer.key`.
+fn tree(name: &str) -> LayerTree {
+    let (layer, key) = name.split_once('.').map_or((name, None), |(layer, key)| (layer, Some(key)));
+    let inherited = key.map(|key| InheritedKey::parse(&digest(key).hex()[..32]).unwrap());
+    LayerTree { digest: digest(layer), inherited }
+}
+
+/// What a report calls it.
+fn told(name: &str) -> String {
+    let LayerTree { digest, inherited } = tree(name);
+    inherited.map_or(digest.to_string(), |key| format!("{digest}.{key}"))
 }
 
 impl Fixture {
@@ -49,22 +65,26 @@ impl Fixture {
         fs::write(self.path(name, LayerFile::Index), "index").unwrap();
     }
 
+    /// An image of layers, each by its name or as `name.key` where it has a tree that inherits.
     fn image(&self, name: &str, layers: &[&str], unused_for: Duration) {
-        for layer in layers.iter().filter(|layer| !self.has(layer)) {
-            self.layer(layer, 100_000);
+        for layer in layers {
+            match layer.split_once('.') {
+                None if !self.has(layer) => self.layer(layer, 100_000),
+                Some(_) => self.keyed_tree(layer, 100_000),
+                None => {}
+            }
         }
-        let layer = |name: &&str| CachedLayerMetadata {
-            digest: digest(name),
-            media_type: None,
-            size_bytes: Some(50_000),
-            diff_id: String::new(),
+        let layer = |name: &&str| {
+            let LayerTree { digest, inherited } = tree(name);
+            let (media_type, size_bytes, diff_id) = (None, Some(50_000), String::new());
+            CachedLayerMetadata { digest, media_type, size_bytes, diff_id, inherited }
         };
         let metadata = CachedImageMetadata {
             manifest_digest: digest(name),
             config_digest: digest(name),
             config: ImageConfig::default(),
             layers: layers.iter().map(layer).collect(),
-            format_version: 1,
+            format_version: 2,
             reference: Some(reference(name).to_string()),
             platform: Some(Platform::host_linux()),
             index_digest: None,
@@ -81,8 +101,28 @@ impl Fixture {
         file.set_modified(SystemTime::now() - unused_for).unwrap();
     }
 
-    fn has(&self, layer: &str) -> bool {
-        self.cache.is_extracted(&digest(layer))
+    fn keyed_tree(&self, name: &str, bytes: usize) {
+        let place = |file| self.cache.tree(&tree(name), file);
+        fs::create_dir_all(place(TreeFile::Tree)).unwrap();
+        fs::write(place(TreeFile::Tree).join("content"), vec![1; bytes]).unwrap();
+        fs::write(place(TreeFile::Tree).join(".complete"), "").unwrap();
+        fs::write(place(TreeFile::Index), "index").unwrap();
+        fs::write(place(TreeFile::Inherited), "list").unwrap();
+        let layer = name.split_once('.').unwrap().0;
+        fs::write(self.path(layer, LayerFile::Blob), vec![2; bytes / 2]).unwrap();
+        fs::write(self.path(layer, LayerFile::Table), "table").unwrap();
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.cache.tree(&tree(name), TreeFile::Tree).join(".complete").exists()
+    }
+
+    /// All that has the layer's digest in its name.
+    fn files(&self, layer: &str) -> Vec<String> {
+        let start = digest(layer).to_string().replace(':', "_");
+        let names = fs::read_dir(self.cache.layers_dir()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| Some(name.strip_prefix(&start)?.to_owned())).collect()
     }
 
     fn hit(&self, name: &str) -> bool {
@@ -147,9 +187,7 @@ fn a_removed_image_takes_only_the_layers_nobody_else_names() {
     assert!(report.found && report.freed_bytes >= 150_000);
     assert_eq!(names(&report.removed, ItemKind::Layer), [(digest("own").to_string().as_str(), Reason::Unreferenced)]);
     assert!(cache.has("shared") && !cache.has("own") && cache.hit("two") && !cache.hit("one"));
-    for file in LayerFile::ALL {
-        assert!(!cache.path("own", file).exists(), "{file:?}");
-    }
+    assert_eq!(cache.files("own"), [] as [&str; 0]);
     assert!(!cache.cache.remove(&reference("one")).unwrap().found);
 }
 
@@ -306,4 +344,165 @@ fn a_directory_planted_in_place_of_a_file_does_not_stop_anything() {
     cache.cache.prune(&PruneOptions::default()).unwrap();
     assert!(cache.path("odd", LayerFile::Tree).symlink_metadata().is_err() && victim.join("file").exists());
     assert!(!cache.path("odd", LayerFile::Index).exists());
+}
+
+#[test]
+fn all_trees_of_a_layer_are_measured_and_an_image_is_complete_with_its_own() {
+    let cache = Fixture::new();
+    cache.image("base", &["a"], HOUR);
+    let before = cache.cache.usage().unwrap();
+    cache.image("keyed", &["a.1"], 2 * HOUR);
+    let after = cache.cache.usage().unwrap();
+    assert!(after.tree_bytes >= before.tree_bytes + 100_000);
+    // Its index, its list and the table.
+    assert_eq!((after.index_bytes - before.index_bytes, after.layers - before.layers), (3 * 4096, 1));
+    assert_eq!((after.unreferenced_bytes, after.foreign_bytes), (0, 0));
+    cache.keyed_tree("a.2", 10_000);
+    let scratch = cache
+        .path("a", LayerFile::Blob)
+        .to_str()
+        .unwrap()
+        .replace(".tar.gz", &format!(".{}.extracting", "0".repeat(32)));
+    fs::create_dir(&scratch).unwrap();
+    fs::write(Path::new(&scratch).join("file"), vec![1; 5000]).unwrap();
+    let more = cache.cache.usage().unwrap();
+    assert!(more.unreferenced_bytes >= 10_000 + 2 * 4096 && more.unreferenced_bytes < 100_000);
+    assert!(more.leftover_bytes >= 5000 && more.foreign_bytes == 0);
+    let parts = more.blob_bytes + more.tree_bytes + more.index_bytes + more.partial_bytes + more.leftover_bytes;
+    assert_eq!(more.bytes, parts + more.metadata_bytes);
+    let complete = || cache.cache.images().unwrap().iter().map(|image| image.complete).collect::<Vec<_>>();
+    assert_eq!(complete(), [true, true]);
+    fs::remove_dir_all(cache.cache.tree(&tree("a.1"), TreeFile::Tree)).unwrap();
+    assert_eq!(complete(), [true, false]);
+}
+
+#[test]
+fn a_tree_that_no_image_names_goes_though_its_layer_stays() {
+    let cache = Fixture::new();
+    cache.image("one", &["a", "b.1"], HOUR);
+    cache.keyed_tree("a.1", 50_000);
+    cache.layer("b", 1000);
+    fs::write(cache.path("b", LayerFile::ImplicitDirs), "list").unwrap();
+    let dry = cache.cache.prune(&PruneOptions { dry_run: true, ..Default::default() }).unwrap();
+    let report = cache.cache.prune(&PruneOptions::default()).unwrap();
+    assert_eq!(dry.removed, report.removed);
+    let mut names = names(&report.removed, ItemKind::Tree);
+    names.sort();
+    let mut expected = [told("a.1"), told("b")];
+    expected.sort();
+    assert_eq!(names, expected.each_ref().map(|name| (name.as_str(), Reason::Unreferenced)));
+    assert!(report.removed.iter().all(|item| item.recovery == Recovery::Extract) && report.kept.is_empty());
+    assert!(cache.has("a") && cache.has("b.1") && !cache.has("a.1") && !cache.has("b"));
+    let mut left = cache.files("b");
+    left.retain(|name| !name.ends_with("lock"));
+    assert_eq!(left.len(), 5, "the tree, its index and list, the blob and the table: {left:?}");
+    assert!(!cache.path("b", LayerFile::ImplicitDirs).exists() && !cache.path("b", LayerFile::Index).exists());
+    assert_eq!(cache.cache.prune(&PruneOptions::default()).unwrap().removed, []);
+}
+
+#[test]
+fn a_removed_image_takes_its_own_trees_of_layers_that_others_name() {
+    let cache = Fixture::new();
+    cache.image("one", &["a", "b.1"], HOUR);
+    cache.image("two", &["a", "b.2"], HOUR);
+    let report = cache.cache.remove(&reference("one")).unwrap();
+    assert_eq!(names(&report.removed, ItemKind::Tree), [(told("b.1").as_str(), Reason::Unreferenced)]);
+    assert_eq!(report.removed.len(), 2);
+    assert!(cache.has("a") && cache.has("b.2") && !cache.has("b.1"));
+    let report = cache.cache.remove(&reference("two")).unwrap();
+    assert_eq!(names(&report.removed, ItemKind::Layer).len(), 2);
+    assert_eq!((cache.files("a"), cache.files("b")), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_removal_that_leaves_one_platform_in_use_leaves_its_layers() {
+    let cache = Fixture::new();
+    cache.image("one", &["a", "b.1"], HOUR);
+    // The same reference for another platform, which is being pulled right now.
+    let other = Platform { architecture: "riscv64".into(), ..Platform::host_linux() };
+    let metadata = cache.cache.read_image_metadata(&reference("one"), &Platform::host_linux()).unwrap().unwrap();
+    cache.cache.write_image_metadata(&reference("one"), &other, &metadata).unwrap();
+    let _held = lock(&cache.cache.image_lock_path(&reference("one"), &other));
+    let _lease = cache.cache.lease([&digest("nothing")]).unwrap();
+    let report = cache.cache.remove(&reference("one")).unwrap();
+    assert_eq!(report.removed.len(), 1);
+    assert_eq!(
+        report.kept.iter().map(|item| (item.kind, item.reason)).collect::<Vec<_>>(),
+        [(ItemKind::Image, Reason::Locked)]
+    );
+    assert!(cache.has("a") && cache.has("b.1"));
+}
+
+#[test]
+fn a_lease_keeps_all_trees_of_a_layer_and_those_being_made() {
+    let cache = Fixture::new();
+    cache.layer("a", 1000);
+    cache.keyed_tree("a.1", 1000);
+    let scratch = cache.cache.layers_dir().join(format!(
+        "{}.{}.extracting",
+        digest("a").to_string().replace(':', "_"),
+        "5".repeat(32)
+    ));
+    fs::create_dir(&scratch).unwrap();
+    let lease = cache.cache.lease([&digest("a")]).unwrap();
+    let report = cache.cache.prune(&PruneOptions { max_bytes: Some(0), ..Default::default() }).unwrap();
+    assert_eq!(report.removed, []);
+    assert!(
+        report.kept.len() == 2 && report.kept.iter().all(|item| item.reason == Reason::Leased),
+        "{:?}",
+        report.kept
+    );
+    assert!(scratch.exists() && cache.has("a") && cache.has("a.1"));
+    drop(lease);
+    let report = cache.cache.prune(&PruneOptions::default()).unwrap();
+    assert_eq!(
+        report.removed.iter().map(|item| (item.kind, item.recovery)).collect::<Vec<_>>(),
+        [(ItemKind::Leftover, Recovery::None), (ItemKind::Layer, Recovery::Download)]
+    );
+    assert_eq!(cache.files("a"), [] as [&str; 0]);
+}
+
+#[test]
+fn blobs_stay_where_a_tree_that_an_image_names_is_missing() {
+    let cache = Fixture::new();
+    cache.image("one", &["a.1"], HOUR);
+    cache.image("two", &["b"], HOUR);
+    cache.layer("a", 1000);
+    fs::remove_dir_all(cache.cache.tree(&tree("a.1"), TreeFile::Tree)).unwrap();
+    let report = cache.cache.prune(&PruneOptions { blobs: true, ..Default::default() }).unwrap();
+    assert_eq!(names(&report.removed, ItemKind::Blob), [(told("b").as_str(), Reason::Extracted)]);
+    assert!(cache.path("a", LayerFile::Blob).exists() && !cache.path("b", LayerFile::Blob).exists());
+}
+
+#[test]
+fn what_crashes_left_goes_for_the_size_before_any_image() {
+    let cache = Fixture::new();
+    cache.image("one", &["a"], 99 * HOUR);
+    let most = cache.cache.usage().unwrap().bytes;
+    fs::create_dir(cache.cache.layers_dir().join(".trash-1-1")).unwrap();
+    fs::write(cache.cache.layers_dir().join(".trash-1-1/file"), vec![1; 300_000]).unwrap();
+    let part = cache.path("half", LayerFile::Part);
+    fs::write(&part, vec![1; 300_000]).unwrap();
+    fs::File::open(&part).unwrap().set_modified(SystemTime::now() - 8 * 24 * HOUR).unwrap();
+    let report = cache.cache.prune(&PruneOptions { max_bytes: Some(most), ..Default::default() }).unwrap();
+    let kinds: Vec<_> = report.removed.iter().map(|item| item.kind).collect();
+    assert_eq!(kinds, [ItemKind::Leftover, ItemKind::Partial]);
+    assert!(cache.hit("one") && report.remaining_bytes <= most);
+    // Nothing went that counts but what was told.
+    assert!(cache.cache.usage().unwrap().bytes <= most);
+}
+
+#[test]
+fn every_byte_is_accounted_for() {
+    let cache = Fixture::new();
+    cache.image("one", &["a", "b.1"], HOUR);
+    cache.image("two", &["a", "b.2"], 2 * HOUR);
+    cache.layer("orphan", 10_000);
+    fs::write(cache.path("a", LayerFile::Part), vec![1; 20_000]).unwrap();
+    let before = cache.cache.usage().unwrap().bytes;
+    let options = PruneOptions { keep: Some(0), blobs: true, partials: Some(true), ..Default::default() };
+    let report = cache.cache.prune(&options).unwrap();
+    assert_eq!(report.freed_bytes, report.removed.iter().map(|item| item.bytes).sum::<u64>());
+    assert_eq!(report.remaining_bytes, before - report.freed_bytes);
+    assert_eq!(cache.cache.usage().unwrap().bytes, report.remaining_bytes);
 }

@@ -71,6 +71,7 @@ impl Fixture {
             media_type: None,
             size_bytes: Some(fs::metadata(self.cache.layer(digest, LayerFile::Blob)).unwrap().len()),
             diff_id: digest.to_string(),
+            inherited: None,
         };
         let manifest = serde_json::json!({
             "layers": layers.iter().map(|digest| serde_json::json!({ "digest": digest.to_string() })).collect::<Vec<_>>()

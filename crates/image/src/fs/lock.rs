@@ -215,7 +215,15 @@ impl Lock {
     /// True if somebody holds the lock. Makes no file where there is none.
     pub(crate) fn is_held(path: &Path) -> Result<bool> {
         // No more is asked of it than being a file: who may write here may hold a lock as well.
-        let Opened::File(file, _) = open_with(OpenOptions::new().write(true), path)? else { return Ok(false) };
+        let opened = match open_with(OpenOptions::new().write(true), path) {
+            // Reading is enough for a lock where nothing can be written. What can't be read either may be held.
+            Err(error) if is_denied(&error) => match open_with(OpenOptions::new().read(true), path) {
+                Err(error) if is_denied(&error) => return Ok(true),
+                opened => opened,
+            },
+            opened => opened,
+        };
+        let Opened::File(file, _) = opened? else { return Ok(false) };
         Ok(!try_lock(path, &file, Hold::Shared)?)
     }
 
@@ -272,6 +280,14 @@ async fn try_off_thread(path: &Path) -> Result<Option<Lock>> {
     let path = path.to_owned();
     let tried = tokio::task::spawn_blocking(move || Lock::try_acquire(&path)).await;
     tried.map_err(|_| ImageError::internal("a lock's thread panicked"))?
+}
+
+/// True if something can't be opened as it was asked for: a read-only file system, or somebody else's file.
+fn is_denied(error: &ImageError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    })
 }
 
 fn names_this_file(path: &Path, file: &File) -> Result<bool> {

@@ -355,6 +355,7 @@ fn metadata_of(
         media_type: Some(blob.media_type.clone()),
         size_bytes: Some(blob.size),
         diff_id: diff_id.to_string(),
+        inherited: None,
     });
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -33,7 +33,7 @@ pub struct CachedImage {
     pub pulled_at: Option<u64>,
     /// When it was last used, in milliseconds since 1970, to the hour.
     pub last_used_at: u64,
-    /// True if all its layers are there, so that it is a hit.
+    /// True if all its trees are there, so that it is a hit.
     pub complete: bool,
 }
 
@@ -59,7 +59,7 @@ impl GlobalCache {
             compressed_bytes: once.into_values().sum(),
             pulled_at: metadata.pulled_at_ms,
             last_used_at: milliseconds(file.last_used),
-            complete: self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)),
+            complete: self.trees_are_finished(metadata).unwrap_or(false),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     layer::Report,
     model::{Digest, ImageConfig, Platform},
-    store::Written,
+    store::{InheritedKey, LayerTree, Written},
 };
 
 /// Version of the fields that the original does not know.
@@ -70,12 +70,24 @@ pub struct CachedLayerMetadata {
     pub size_bytes: Option<u64>,
     /// Digest of the uncompressed layer; the original writes an empty text where the config has none.
     pub diff_id: String,
+    /// What the layer's tree inherits from lower layers; `None` for the base tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<InheritedKey>,
 }
 
 impl CachedImageMetadata {
     /// Reads the JSON; `None` if it is damaged.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
+    }
+
+    /// The trees of the image, bottom layer first.
+    pub fn trees(&self) -> impl ExactSizeIterator<Item = LayerTree> {
+        let tree = |layer: &CachedLayerMetadata| LayerTree {
+            digest: layer.digest.clone(),
+            inherited: layer.inherited.clone(),
+        };
+        self.layers.iter().map(tree)
     }
 
     /// The JSON.

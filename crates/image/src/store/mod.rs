@@ -21,6 +21,7 @@
 mod boot;
 mod cache;
 mod images;
+mod in_use;
 #[allow(dead_code, reason = "read once trees of an image's own are published")]
 mod inherited;
 mod inventory;
@@ -47,7 +48,7 @@ pub use layout::{COMPLETE_MARKER, InheritedKey, LayerFile, LayerTree, TreeFile};
 pub use lease::Lease;
 pub use metadata::{CachedImageMetadata, CachedLayerMetadata};
 pub use prune::{PruneOptions, PruneReport};
-pub use removal::{Item, ItemKind, Reason};
+pub use removal::{Item, ItemKind, Reason, Recovery};
 pub use remove::RemoveReport;
 pub use usage::Usage;
 pub use verify::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyOptions, VerifyReport};

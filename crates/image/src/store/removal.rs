@@ -3,25 +3,19 @@
 //! Nothing is removed whose lock somebody holds, nothing that is leased, and, while a pull is under way whose needs are
 //! not known (the original's), no layer at all. Trees are renamed under the locks and deleted after they are given back.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::{
-    error::{ImageError, Result},
+    error::Result,
     fs::{Lock, remove_file_if_there, remove_tree},
     model::Digest,
     store::{
-        CachedImageMetadata, GlobalCache, LayerFile,
-        inventory::{ImageFile, Inventory},
-        lease::Leased,
-        measure::Sizes,
+        GlobalCache, LayerFile, LayerTree,
+        in_use::InUse,
+        inventory::{ImageFile, Inventory, LayerEntry, Leftover},
         trash::take_away,
-        usage::layer_bytes,
     },
 };
 
@@ -31,8 +25,10 @@ use crate::{
 pub enum ItemKind {
     /// Metadata of a reference.
     Image,
-    /// A layer with all it has.
+    /// A layer with all it has, all its trees included.
     Layer,
+    /// One tree of a layer that stays, with its index.
+    Tree,
     /// The blob of a layer that stays.
     Blob,
     /// An unfinished download.
@@ -67,6 +63,20 @@ pub enum Reason {
     Leased,
     /// Stays: a pull is under way that does not say which layers it needs.
     PullUnderWay,
+    /// Stays though the cache is larger than `maxBytes`: a download that somebody went on with in the last week.
+    Fresh,
+}
+
+/// What it would take to have again what went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recovery {
+    /// A pull that asks the registry.
+    Download,
+    /// A pull that extracts a blob which stays; nothing is downloaded.
+    Extract,
+    /// Nothing: nobody could use it.
+    None,
 }
 
 /// Something that went, or stayed although it should go.
@@ -75,81 +85,65 @@ pub enum Reason {
 pub struct Item {
     /// What it is.
     pub kind: ItemKind,
-    /// Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover.
+    /// Reference (or key) of an image; digest of a layer, blob or partial download; digest of a tree's layer and, if the
+    /// tree inherits from lower layers, a dot and the key; file name of a leftover.
     pub name: String,
     /// Allocated bytes.
     pub bytes: u64,
     /// Why.
     pub reason: Reason,
+    /// What it takes, or would take, to have it again.
+    pub recovery: Recovery,
+}
+
+/// The name of a tree in a report.
+pub(super) fn tree_name(tree: &LayerTree) -> String {
+    let key = tree.inherited.as_ref().map(|key| format!(".{key}")).unwrap_or_default();
+    format!("{}{key}", tree.digest)
 }
 
 /// The account of one removal at work.
 pub(super) struct Removal<'a> {
     cache: &'a GlobalCache,
-    pub(super) sizes: Sizes,
-    leased: Leased,
-    /// Images whose lock is held.
-    busy: BTreeSet<String>,
-    /// Only tells what would go.
-    dry_run: bool,
+    in_use: InUse,
     pub(super) removed: Vec<Item>,
     pub(super) kept: Vec<Item>,
     trash: Vec<PathBuf>,
 }
 
 impl<'a> Removal<'a> {
-    /// `gc` is the gc lock held alone; without it no lease is swept, and layers must not be removed.
-    pub(super) fn new(cache: &'a GlobalCache, sizes: Sizes, gc: Option<&Lock>, dry_run: bool) -> Result<Self> {
-        let leased = cache.leased(gc.is_some())?;
-        let busy = cache.busy_images()?;
-        Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
-    }
-
-    /// Why an image can't go; `None` if it can. It is leased if all its layers are.
-    pub(super) fn image_in_use(&self, image: &ImageFile) -> Option<Reason> {
-        let leased = |metadata: &CachedImageMetadata| {
-            let mut layers = metadata.layers.iter();
-            !metadata.layers.is_empty() && layers.all(|layer| self.leased.layers.contains(&layer.digest))
-        };
-        if self.busy.contains(&image.key) {
-            Some(Reason::Locked)
-        } else {
-            image.metadata.as_ref().is_some_and(leased).then_some(Reason::Leased)
-        }
+    pub(super) fn new(cache: &'a GlobalCache, in_use: InUse) -> Self {
+        Self { cache, in_use, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() }
     }
 
     /// Removes an image's metadata.
-    pub(super) fn image(&mut self, image: &ImageFile, reason: Reason) -> Result<bool> {
-        let name = image.metadata.as_ref().and_then(|metadata| metadata.reference.clone());
-        let mut item =
-            Item { kind: ItemKind::Image, name: name.unwrap_or_else(|| image.key.clone()), bytes: 0, reason };
-        item.bytes = self.sizes.of(&image.path)?;
-        let lock_path = image.path.with_extension("lock");
-        if let Some(reason) = self.image_in_use(image) {
+    pub(super) fn image(&mut self, image: &ImageFile, item: Item) -> Result<bool> {
+        if let Some(reason) = self.in_use.image(image) {
             return Ok(self.keep(item, reason));
         }
-        if !self.dry_run {
-            let Some(_lock) = Lock::try_acquire(&lock_path)? else { return Ok(self.keep(item, Reason::Locked)) };
-            take_file(&image.path)?;
-            remove_file_if_there(&lock_path)?;
-        }
+        let lock_path = image.path.with_extension("lock");
+        let Some(_lock) = Lock::try_acquire(&lock_path)? else { return Ok(self.keep(item, Reason::Locked)) };
+        take_file(&image.path)?;
+        remove_file_if_there(&lock_path)?;
         self.removed.push(item);
         Ok(true)
     }
 
-    /// Removes all that a layer has.
-    pub(super) fn layer(&mut self, inventory: &Inventory, digest: &Digest, reason: Reason) -> Result<bool> {
-        let bytes = layer_bytes(self.cache, inventory, &mut self.sizes, digest)?;
-        let item = Item { kind: ItemKind::Layer, name: digest.to_string(), bytes, reason };
+    /// Removes all that a layer has. The gc lock is held alone.
+    pub(super) fn layer(&mut self, inventory: &Inventory, digest: &Digest, item: Item) -> Result<bool> {
+        let Some(layer) = inventory.layers.get(digest) else { return Ok(false) };
         self.under_layer_locks(digest, item, |removal| {
-            // An index without its tree must never be there, and a list is of no use without one.
-            for file in
-                [LayerFile::Index, LayerFile::ImplicitDirs, LayerFile::LowerLinks, LayerFile::Part, LayerFile::Blob]
-            {
+            for tree in layer.trees(digest) {
+                removal.take_tree(layer, &tree)?;
+            }
+            // What was verified is of use as long as the blob is there, so the blob goes last.
+            for file in [LayerFile::Part, LayerFile::Table, LayerFile::Blob] {
                 take_file(&removal.cache.layer(digest, file))?;
             }
-            for file in [LayerFile::Tree, LayerFile::Extracting] {
-                removal.trash.extend(take_away(&removal.cache.layer(digest, file))?);
+            removal.trash.extend(take_away(&removal.cache.layer(digest, LayerFile::Extracting))?);
+            let made = inventory.leftovers.iter().filter(|leftover| leftover.leased_as.as_ref() == Some(digest));
+            for leftover in made {
+                removal.trash.extend(take_away(&leftover.path)?);
             }
             // Whoever waits for these locks looks whether the path still names the file.
             for file in [LayerFile::Lock, LayerFile::DownloadLock] {
@@ -159,30 +153,30 @@ impl<'a> Removal<'a> {
         })
     }
 
+    /// Removes one tree of a layer, with its index and list. The gc lock is held alone.
+    pub(super) fn tree(&mut self, inventory: &Inventory, tree: &LayerTree, item: Item) -> Result<bool> {
+        let Some(layer) = inventory.layers.get(&tree.digest) else { return Ok(false) };
+        self.under_layer_locks(&tree.digest, item, |removal| removal.take_tree(layer, tree))
+    }
+
     /// Removes one file of a layer that stays.
-    pub(super) fn layer_file(
-        &mut self,
-        digest: &Digest,
-        file: LayerFile,
-        kind: ItemKind,
-        reason: Reason,
-    ) -> Result<bool> {
+    pub(super) fn layer_file(&mut self, digest: &Digest, file: LayerFile, item: Item) -> Result<bool> {
         let path = self.cache.layer(digest, file);
-        let item = Item { kind, name: digest.to_string(), bytes: self.sizes.of(&path)?, reason };
         self.under_layer_locks(digest, item, |removal| {
             removal.trash.extend(take_away(&path)?);
             Ok(())
         })
     }
 
-    /// Removes what a crash left, unless one of the locks says that somebody is at work on it.
-    pub(super) fn leftover(&mut self, path: &Path, locks: &[PathBuf]) -> Result<bool> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let bytes = self.sizes.of(path)?;
-        let item = Item { kind: ItemKind::Leftover, name, bytes, reason: Reason::Abandoned };
-        self.under_locks(locks, item, |removal| {
+    /// Removes what a crash left, unless a lock or a lease says that somebody is at work on it.
+    pub(super) fn leftover(&mut self, leftover: &Leftover, item: Item) -> Result<bool> {
+        if leftover.leased_as.as_ref().is_some_and(|digest| self.in_use.is_leased(digest)) {
+            return Ok(self.keep(item, Reason::Leased));
+        }
+        self.under_locks(&leftover.locks, item, |removal| {
             // What has no lock is on its way out already, under a name that is nobody's.
-            let trash = if locks.is_empty() { Some(path.to_owned()) } else { take_away(path)? };
+            let path = &leftover.path;
+            let trash = if leftover.locks.is_empty() { Some(path.clone()) } else { take_away(path)? };
             removal.trash.extend(trash);
             Ok(())
         })
@@ -205,12 +199,19 @@ impl<'a> Removal<'a> {
         let deletion = move || {
             for path in trash {
                 if let Err(error) = remove_tree(&path) {
-                    tracing::warn!(%error, "what a crash left could not be removed");
+                    tracing::warn!(%error, "what was renamed to go could not be removed");
                 }
             }
         };
         // Where no thread can be started it stays for the next one who looks.
         let _ = std::thread::Builder::new().name("image-trash".to_owned()).spawn(deletion);
+    }
+
+    fn take_tree(&mut self, layer: &LayerEntry, tree: &LayerTree) -> Result<()> {
+        for path in layer.tree_paths(self.cache, tree) {
+            self.trash.extend(take_away(&path)?);
+        }
+        Ok(())
     }
 
     fn under_layer_locks(
@@ -219,10 +220,10 @@ impl<'a> Removal<'a> {
         item: Item,
         work: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<bool> {
-        if self.leased.layers.contains(digest) {
+        if self.in_use.is_leased(digest) {
             return Ok(self.keep(item, Reason::Leased));
         }
-        if item.kind == ItemKind::Layer && self.busy.iter().any(|key| !self.leased.pulls.contains(key)) {
+        if matches!(item.kind, ItemKind::Layer | ItemKind::Tree) && self.in_use.unknown_pull() {
             return Ok(self.keep(item, Reason::PullUnderWay));
         }
         let locks = [LayerFile::DownloadLock, LayerFile::Lock].map(|file| self.cache.layer(digest, file));
@@ -235,47 +236,22 @@ impl<'a> Removal<'a> {
         item: Item,
         work: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<bool> {
-        if self.dry_run {
-            for lock in locks {
-                if Lock::is_held(lock)? {
-                    return Ok(self.keep(item, Reason::Locked));
-                }
+        let mut held = Vec::new();
+        for lock in locks {
+            match Lock::try_acquire(lock)? {
+                Some(lock) => held.push(lock),
+                None => return Ok(self.keep(item, Reason::Locked)),
             }
-        } else {
-            let mut held = Vec::new();
-            for lock in locks {
-                match Lock::try_acquire(lock)? {
-                    Some(lock) => held.push(lock),
-                    None => return Ok(self.keep(item, Reason::Locked)),
-                }
-            }
-            work(self)?;
         }
+        work(self)?;
         self.removed.push(item);
         Ok(true)
     }
 
-    fn keep(&mut self, item: Item, reason: Reason) -> bool {
+    /// Writes down that something stays, and why.
+    pub(super) fn keep(&mut self, item: Item, reason: Reason) -> bool {
         self.kept.push(Item { reason, ..item });
         false
-    }
-}
-
-impl GlobalCache {
-    /// Keys of the images whose lock is held: their pulls are under way.
-    fn busy_images(&self) -> Result<BTreeSet<String>> {
-        let mut busy = BTreeSet::new();
-        let list = match fs::read_dir(self.images_dir()) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(busy),
-            list => list.map_err(|error| ImageError::io("list", self.images_dir(), error))?,
-        };
-        for entry in list {
-            let path = entry.map_err(|error| ImageError::io("list", self.images_dir(), error))?.path();
-            if path.extension().is_some_and(|extension| extension == "lock") && Lock::is_held(&path)? {
-                busy.extend(path.file_stem().map(|key| key.to_string_lossy().into_owned()));
-            }
-        }
-        Ok(busy)
     }
 }
 

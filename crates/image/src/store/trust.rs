@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     fs::{Content, Trust, directory_is_there, no_directory, read_trusted, stat_if_there},
     model::Digest,
-    store::{COMPLETE_MARKER, GlobalCache, LayerFile},
+    store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile, TreeFile},
 };
 
 /// Longer metadata are damaged: a manifest and a config of the largest size there may be, and reports.
@@ -77,6 +77,17 @@ impl GlobalCache {
         trust.check(tree, &there)?;
         // The marker is asked for by name, so that a planted link's target is not taken for it.
         Ok(stat_if_there(&tree.join(COMPLETE_MARKER))?.is_some())
+    }
+
+    /// True if all trees that an image's metadata name are there and whole. `ERR_CACHE` as in [`check`](Self::check).
+    pub(super) fn trees_are_finished(&self, metadata: &CachedImageMetadata) -> Result<bool> {
+        let trust = self.trust()?;
+        for tree in metadata.trees() {
+            if !self.tree_is_finished(&self.tree(&tree, TreeFile::Tree), &trust)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// True if all these layers' trees are there and whole. `ERR_CACHE` as in [`check`](Self::check).

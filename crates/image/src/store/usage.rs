@@ -1,11 +1,17 @@
 //! How much room the cache takes, and what for.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::{
     error::Result,
     model::Digest,
-    store::{GlobalCache, LayerFile, inventory::Inventory, measure::Sizes},
+    store::{
+        GlobalCache, LayerFile, LayerTree, TreeFile,
+        inventory::{Inventory, LayerEntry},
+        measure::Sizes,
+    },
 };
 
 /// Allocated bytes on the disk. What images share counts once.
@@ -16,9 +22,9 @@ pub struct Usage {
     pub bytes: u64,
     /// Compressed blobs.
     pub blob_bytes: u64,
-    /// Finished trees.
+    /// Finished trees, all of each layer.
     pub tree_bytes: u64,
-    /// Sidecar indexes and lists of what depends on lower layers.
+    /// Tables of layers, sidecar indexes, and lists of what trees inherit.
     pub index_bytes: u64,
     /// Unfinished downloads.
     pub partial_bytes: u64,
@@ -28,7 +34,7 @@ pub struct Usage {
     pub metadata_bytes: u64,
     /// Files that are none of the cache's own; they are never touched.
     pub foreign_bytes: u64,
-    /// What belongs to layers that no image names: part of the sums above.
+    /// What belongs to layers, and to trees of layers, that no image names: part of the sums above.
     pub unreferenced_bytes: u64,
     /// Number of images, damaged metadata not counted.
     pub images: u64,
@@ -45,16 +51,30 @@ impl GlobalCache {
 
 pub(super) fn measure(cache: &GlobalCache, inventory: &Inventory, sizes: &mut Sizes) -> Result<Usage> {
     let mut usage = Usage::default();
-    let named = inventory.named_layers();
-    for (digest, files) in &inventory.layers {
-        for &file in files {
+    let named = inventory.named_trees();
+    let named_layers: BTreeSet<&Digest> = named.iter().map(|tree| &tree.digest).collect();
+    for (digest, layer) in &inventory.layers {
+        let mut all = 0;
+        for &file in layer.files.iter().filter(|&&file| file != LayerFile::Extracting) {
             let bytes = sizes.of(&cache.layer(digest, file))?;
             *part(&mut usage, file) += bytes;
-            if !named.contains(digest) {
-                usage.unreferenced_bytes += bytes;
+            all += bytes;
+        }
+        let is_there = |files: &&BTreeSet<TreeFile>| files.contains(&TreeFile::Tree);
+        usage.layers += u64::from(layer.files.contains(&LayerFile::Tree));
+        usage.layers += layer.keyed.values().filter(is_there).count() as u64;
+        let mut unnamed = 0;
+        for tree in layer.trees(digest) {
+            let bytes = tree_bytes(cache, layer, sizes, &tree)?;
+            unnamed += if named.contains(&tree) { 0 } else { bytes };
+            if tree.inherited.is_some() {
+                let of_tree = sizes.of(&cache.tree(&tree, TreeFile::Tree))?;
+                usage.tree_bytes += of_tree;
+                usage.index_bytes += bytes - of_tree;
+                all += bytes;
             }
         }
-        usage.layers += u64::from(files.contains(&LayerFile::Tree));
+        usage.unreferenced_bytes += if named_layers.contains(digest) { unnamed } else { all };
     }
     for leftover in &inventory.leftovers {
         usage.leftover_bytes += sizes.of(&leftover.path)?;
@@ -76,15 +96,27 @@ pub(super) fn measure(cache: &GlobalCache, inventory: &Inventory, sizes: &mut Si
     Ok(usage)
 }
 
-/// Bytes of one layer, all its files together.
+/// Bytes of one layer, with all its trees. What is unfinished of a tree counts as a leftover and not here.
 pub(super) fn layer_bytes(
     cache: &GlobalCache,
     inventory: &Inventory,
     sizes: &mut Sizes,
     digest: &Digest,
 ) -> Result<u64> {
-    let files = inventory.layers.get(digest).into_iter().flatten();
-    files.map(|&file| sizes.of(&cache.layer(digest, file))).sum()
+    let Some(layer) = inventory.layers.get(digest) else { return Ok(0) };
+    let mut bytes = 0;
+    for &file in layer.files.iter().filter(|&&file| file != LayerFile::Extracting) {
+        bytes += sizes.of(&cache.layer(digest, file))?;
+    }
+    for tree in layer.trees(digest).iter().filter(|tree| tree.inherited.is_some()) {
+        bytes += tree_bytes(cache, layer, sizes, tree)?;
+    }
+    Ok(bytes)
+}
+
+/// Bytes of one tree of a layer, with its index and list.
+pub(super) fn tree_bytes(cache: &GlobalCache, layer: &LayerEntry, sizes: &mut Sizes, tree: &LayerTree) -> Result<u64> {
+    layer.tree_paths(cache, tree).iter().map(|path| sizes.of(path)).sum()
 }
 
 fn part(usage: &mut Usage, file: LayerFile) -> &mut u64 {

@@ -185,6 +185,8 @@ struct LayerText {
     size: Option<u64>,
     #[serde(default)]
     diff_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inherited: Option<microsandbox_image_core::store::InheritedKey>,
 }
 
 impl From<CachedImageMetadata> for MetadataText {
@@ -194,6 +196,7 @@ impl From<CachedImageMetadata> for MetadataText {
             media_type: layer.media_type,
             size: layer.size_bytes,
             diff_id: layer.diff_id,
+            inherited: layer.inherited,
         });
         Self {
             layers: layers.collect(),
@@ -219,6 +222,7 @@ impl From<MetadataText> for CachedImageMetadata {
             media_type: layer.media_type,
             size_bytes: layer.size,
             diff_id: layer.diff_id,
+            inherited: layer.inherited,
         });
         Self {
             layers: layers.collect(),

@@ -1,10 +1,13 @@
-//! What may go from a cache: images by last use, then all that no image names, then what crashes left.
+//! What may go from a cache. What there is, is read and measured (`stock`); what goes is decided on that alone (`plan`); then
+//! it goes, each thing under its locks. A dry run stops before that and tells the same.
 
-mod choose;
+mod plan;
+#[cfg(test)]
+mod race;
+mod stock;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
+    collections::BTreeSet,
     time::{Duration, SystemTime},
 };
 
@@ -13,21 +16,19 @@ use serde::Serialize;
 use crate::{
     error::Result,
     fs::{Hold, LockWait},
-    model::{Digest, Platform, Reference},
+    model::Reference,
     store::{
-        GlobalCache, LayerFile,
-        inventory::{ImageFile, Inventory},
+        GlobalCache, LayerFile, LayerTree,
+        in_use::{InUse, Moment, scan},
+        inventory::{Inventory, Leftover},
         measure::Sizes,
-        removal::{Item, ItemKind, Reason, Removal},
-        usage::{layer_bytes, measure},
+        removal::{Item, ItemKind, Reason, Recovery, Removal, tree_name},
+        usage::measure,
     },
 };
 
-use choose::{Bounds, Candidate, Stays, choose};
-
-/// Unfinished downloads that nobody went on with for so long are abandoned.
-const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-
+use plan::{Bounds, Planned, Target, plan};
+use stock::take_stock;
 /// What may go. The default takes no image: only layers no image names, abandoned downloads and leftovers.
 #[derive(Debug, Clone, Default)]
 pub struct PruneOptions {
@@ -37,7 +38,7 @@ pub struct PruneOptions {
     pub keep_references: Vec<Reference>,
     /// Images last used longer ago go.
     pub older_than: Option<Duration>,
-    /// The images least recently used go until the cache has no more allocated bytes than this.
+    /// The images least recently used go until the cache has no more allocated bytes than this, after all that goes anyway.
     pub max_bytes: Option<u64>,
     /// Unfinished downloads: all of them, none, or (`None`) those untouched for a week.
     pub partials: Option<bool>,
@@ -53,9 +54,10 @@ pub struct PruneOptions {
 pub struct PruneReport {
     /// True if nothing was removed and `removed` says what would be.
     pub dry_run: bool,
-    /// What went, images first, the one least recently used first.
+    /// What went, in this order: leftovers, unfinished downloads, what no image names, blobs, then images, the one least
+    /// recently used first, each followed by what only it named.
     pub removed: Vec<Item>,
-    /// What should go and stayed because it is in use.
+    /// What should go and stayed because it is in use, and what else keeps the cache larger than `max_bytes`.
     pub kept: Vec<Item>,
     /// Allocated bytes of what went.
     pub freed_bytes: u64,
@@ -67,28 +69,44 @@ impl GlobalCache {
     /// Removes what `options` name, from whatever process, without harm to others at work in the same cache.
     ///
     /// Layers and images whose lock is held, or that are leased, stay. Fails with `ERR_IO`, `ERR_CACHE`, and
-    /// `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of the same.
+    /// `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of the same. A dry run waits for nothing and writes
+    /// nothing.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
         self.prune_with(options, &LockWait::default())
     }
 
     /// [`prune`](Self::prune), waiting for the gc lock as `wait` says; `ERR_ABORTED` once that is cancelled.
     pub fn prune_with(&self, options: &PruneOptions, wait: &LockWait) -> Result<PruneReport> {
+        self.prune_step_by_step(options, wait, &mut |_| {})
+    }
+
+    /// [`prune_with`](Self::prune_with); `between` is called at each moment.
+    fn prune_step_by_step(
+        &self,
+        options: &PruneOptions,
+        wait: &LockWait,
+        between: &mut dyn FnMut(Moment),
+    ) -> Result<PruneReport> {
         // Measuring takes long and needs no lock; what is new by the time it is held is measured then.
         let mut sizes = Sizes::until(&wait.cancel);
         measure(self, &Inventory::read(self)?, &mut sizes)?;
+        between(Moment::GcLock);
         let gc = if options.dry_run { None } else { Some(self.gc_lock(Hold::Alone, wait)?) };
         wait.check()?;
-        let inventory = Inventory::read(self)?;
-        let total = measure(self, &inventory, &mut sizes)?.bytes;
-        let mut removal = Removal::new(self, sizes, gc.as_ref(), options.dry_run)?;
-        remove_images(self, options, &inventory, total, &mut removal)?;
-        remove_partials(self, options, &inventory, &mut removal)?;
-        remove_leftovers(self, &inventory, &mut removal)?;
+        let (in_use, inventory) = scan(self, gc.as_ref(), between)?;
+        let stock = take_stock(self, options, &inventory, &in_use, &mut sizes)?;
+        let planned = plan(&stock, options.bounds(), SystemTime::now());
+        let mut removal = Removal::new(self, in_use);
+        let carried_out = carry_out(&planned, &inventory, options.dry_run, &mut removal, wait);
+        between(Moment::Deletion);
         drop(gc);
+        if let Err(error) = carried_out {
+            removal.delete_later();
+            return Err(error);
+        }
         let (removed, kept) = removal.delete()?;
         let freed_bytes = removed.iter().map(|item| item.bytes).sum();
-        let remaining_bytes = total.saturating_sub(freed_bytes);
+        let remaining_bytes = stock.total.saturating_sub(freed_bytes);
         Ok(PruneReport { dry_run: options.dry_run, removed, kept, freed_bytes, remaining_bytes })
     }
 
@@ -96,125 +114,81 @@ impl GlobalCache {
     pub(crate) fn sweep(&self) -> Result<()> {
         self.sweep_leases()?;
         let inventory = Inventory::read(self)?;
-        let unfinished = |files: &BTreeSet<LayerFile>| files.contains(&LayerFile::Extracting);
-        if inventory.leftovers.is_empty() && !inventory.layers.values().any(unfinished) {
+        if inventory.leftovers.is_empty() {
             return Ok(());
         }
-        let mut removal = Removal::new(self, Sizes::default(), None, false)?;
-        remove_leftovers(self, &inventory, &mut removal)?;
+        // Without the gc lock leases are read last: whoever made one of these trees took a lease before.
+        let mut removal = Removal::new(self, InUse::read(self)?);
+        for leftover in &inventory.leftovers {
+            removal.leftover(leftover, leftover_item(leftover, 0))?;
+        }
         removal.delete_later();
         Ok(())
     }
 }
 
-/// Images that go, and the layers that nobody names afterwards.
-fn remove_images(
-    cache: &GlobalCache,
-    options: &PruneOptions,
+impl PruneOptions {
+    fn bounds(&self) -> Bounds {
+        let Self { keep, older_than, max_bytes, partials, blobs, .. } = *self;
+        Bounds { keep, older_than, max_bytes, partials, blobs }
+    }
+}
+
+/// Removes what is planned, in its order. What turns out to be in use only now is kept, with what it needs.
+fn carry_out(
+    planned: &[Planned],
     inventory: &Inventory,
-    total: u64,
+    dry_run: bool,
     removal: &mut Removal<'_>,
+    wait: &LockWait,
 ) -> Result<()> {
-    let mut sizes = BTreeMap::new();
-    for digest in inventory.layers.keys() {
-        sizes.insert(digest.clone(), layer_bytes(cache, inventory, &mut removal.sizes, digest)?);
-    }
-    let (whole, damaged): (Vec<&ImageFile>, Vec<&ImageFile>) =
-        inventory.images.iter().partition(|image| image.metadata.is_some());
-    for image in damaged {
-        removal.image(image, Reason::Damaged)?;
-    }
-    let candidates: Vec<Candidate> = whole.iter().map(|image| candidate(cache, options, image, removal)).collect();
-    let named = inventory.named_layers();
-    let unnamed: u64 = sizes.iter().filter(|(digest, _)| !named.contains(*digest)).map(|(_, bytes)| bytes).sum();
-    let going = removal_order(&candidates, options, total.saturating_sub(unnamed), &sizes);
-    let mut staying: BTreeSet<usize> = (0..whole.len()).collect();
-    for (at, reason) in going {
-        if removal.image(whole[at], reason)? {
-            staying.remove(&at);
-        }
-    }
-    let needed: BTreeSet<&Digest> = staying.iter().flat_map(|&at| &candidates[at].layers).collect();
-    for (digest, files) in &inventory.layers {
-        let only_partial = files.iter().all(|file| {
-            matches!(file, LayerFile::Part | LayerFile::Lock | LayerFile::DownloadLock | LayerFile::Extracting)
-        });
-        if needed.contains(digest) {
-            if options.blobs && files.contains(&LayerFile::Blob) && cache.is_extracted(digest) {
-                removal.layer_file(digest, LayerFile::Blob, ItemKind::Blob, Reason::Extracted)?;
-            }
-        } else if !only_partial {
-            removal.layer(inventory, digest, Reason::Unreferenced)?;
-        }
-    }
-    Ok(())
-}
-
-fn candidate(cache: &GlobalCache, options: &PruneOptions, image: &ImageFile, removal: &Removal<'_>) -> Candidate {
-    let metadata = image.metadata.as_ref();
-    let reference = metadata.and_then(|metadata| metadata.reference.as_deref());
-    let named = options.keep_references.iter().any(|keep| {
-        Some(keep.as_str()) == reference || image.path == cache.image_metadata_path(keep, &Platform::host_linux())
-    });
-    let layers = metadata.into_iter().flat_map(|metadata| &metadata.layers);
-    Candidate {
-        last_used: image.last_used,
-        layers: layers.map(|layer| layer.digest.clone()).collect(),
-        stays: match removal.image_in_use(image) {
-            _ if named => Stays::Named,
-            Some(_) => Stays::InUse,
-            None => Stays::No,
-        },
-    }
-}
-
-fn removal_order(
-    candidates: &[Candidate],
-    options: &PruneOptions,
-    total: u64,
-    sizes: &BTreeMap<Digest, u64>,
-) -> Vec<(usize, Reason)> {
-    let bounds = Bounds { keep: options.keep, older_than: options.older_than, max_bytes: options.max_bytes };
-    choose(candidates, bounds, SystemTime::now(), total, sizes)
-}
-
-fn remove_partials(
-    cache: &GlobalCache,
-    options: &PruneOptions,
-    inventory: &Inventory,
-    removal: &mut Removal<'_>,
-) -> Result<()> {
-    let gone: BTreeSet<String> = going(removal);
-    for (digest, files) in &inventory.layers {
-        if !files.contains(&LayerFile::Part) || gone.contains(&digest.to_string()) {
+    // Trees of images that were to go and could not.
+    let mut needed: BTreeSet<LayerTree> = BTreeSet::new();
+    for step in planned {
+        wait.check()?;
+        let item = item(step, inventory);
+        if let Some(reason) = step.stays {
+            removal.keep(item, reason);
             continue;
         }
-        let path = cache.layer(digest, LayerFile::Part);
-        let touched = fs::symlink_metadata(&path).and_then(|file| file.modified());
-        let old = touched.is_ok_and(|then| SystemTime::now().duration_since(then).is_ok_and(|is| is > PARTIAL_AGE));
-        if options.partials.unwrap_or(old) {
-            removal.layer_file(digest, LayerFile::Part, ItemKind::Partial, Reason::Abandoned)?;
+        if dry_run {
+            removal.removed.push(item);
+            continue;
         }
+        match &step.target {
+            Target::Leftover(at) => removal.leftover(&inventory.leftovers[*at], item)?,
+            Target::Partial(digest) => removal.layer_file(digest, LayerFile::Part, item)?,
+            Target::Blob(digest) => removal.layer_file(digest, LayerFile::Blob, item)?,
+            Target::Layer(digest) if needed.iter().any(|tree| tree.digest == *digest) => false,
+            Target::Layer(digest) => removal.layer(inventory, digest, item)?,
+            Target::Tree(tree) if needed.contains(tree) => false,
+            Target::Tree(tree) => removal.tree(inventory, tree, item)?,
+            Target::Image(at) => {
+                let image = &inventory.images[*at];
+                let went = removal.image(image, item)?;
+                if !went {
+                    needed.extend(image.trees());
+                }
+                went
+            }
+        };
     }
     Ok(())
 }
 
-fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
-    let gone: BTreeSet<String> = going(removal);
-    for leftover in &inventory.leftovers {
-        removal.leftover(&leftover.path, &leftover.locks)?;
-    }
-    for (digest, files) in &inventory.layers {
-        if files.contains(&LayerFile::Extracting) && !gone.contains(&digest.to_string()) {
-            let locks = [LayerFile::DownloadLock, LayerFile::Lock].map(|file| cache.layer(digest, file));
-            removal.leftover(&cache.layer(digest, LayerFile::Extracting), &locks)?;
-        }
-    }
-    Ok(())
+fn item(step: &Planned, inventory: &Inventory) -> Item {
+    let (kind, name) = match &step.target {
+        Target::Leftover(at) => return leftover_item(&inventory.leftovers[*at], step.bytes),
+        Target::Partial(digest) => (ItemKind::Partial, digest.to_string()),
+        Target::Blob(digest) => (ItemKind::Blob, digest.to_string()),
+        Target::Layer(digest) => (ItemKind::Layer, digest.to_string()),
+        Target::Tree(tree) => (ItemKind::Tree, tree_name(tree)),
+        Target::Image(at) => (ItemKind::Image, inventory.images[*at].name()),
+    };
+    Item { kind, name, bytes: step.bytes, reason: step.reason, recovery: step.recovery }
 }
 
-/// Layers that have gone already, with all they had.
-fn going(removal: &Removal<'_>) -> BTreeSet<String> {
-    let layers = removal.removed.iter().filter(|item| item.kind == ItemKind::Layer);
-    layers.map(|item| item.name.clone()).collect()
+fn leftover_item(leftover: &Leftover, bytes: u64) -> Item {
+    let name = leftover.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Item { kind: ItemKind::Leftover, name, bytes, reason: Reason::Abandoned, recovery: Recovery::None }
 }

@@ -55,7 +55,7 @@ impl GlobalCache {
         };
         let named = named_layers(&inventory);
         let has_content = |digest: &Digest| {
-            let files = inventory.layers.get(digest).into_iter().flatten();
+            let files = inventory.layers.get(digest).into_iter().flat_map(|layer| &layer.files);
             files.into_iter().any(|file| {
                 matches!(file, LayerFile::Blob | LayerFile::Tree | LayerFile::Index | LayerFile::ImplicitDirs)
             })
