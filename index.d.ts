@@ -23,8 +23,10 @@ declare function hostLinux(): Platform;
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
- * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; where a
+ * layer is started anew because its first bytes were damaged, they stand still until they are overtaken. A change of state
+ * is told once, after it has happened, and is never left out; `complete` comes last. A cache hit is told in exactly
+ * `resolving`, `resolved`, `complete`, and nothing is told of a layer that the cache has.
  *
  * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
@@ -36,7 +38,8 @@ type PullProgress =
 }
 /**
  * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
- * layers that the cache has are not in it, nor are there events of their bytes.
+ * layers that the cache has undamaged are not in it, nor are there events of their bytes. It is exceeded only where a
+ * blob in the cache turns out to be damaged.
  */
  | {
     type: 'resolved';
@@ -53,7 +56,7 @@ type PullProgress =
     downloadedBytes: number;
     totalBytes?: number;
 }
-/** All bytes of the layer are here, and they are the right ones. */
+/** All bytes of the layer are here, and their digest was checked. */
  | {
     type: 'layer-download-complete';
     layerIndex: number;
@@ -73,18 +76,18 @@ type PullProgress =
     bytesRead: number;
     totalBytes: number;
 }
-/** Its tree is in the cache under its final name. */
+/** Its tree is in the cache under its final name; told after the rename. */
  | {
     type: 'layer-extract-complete';
     layerIndex: number;
     diffId: string;
 }
-/** Its sidecar index is being written. */
+/** A sidecar index was made; told after `layer-extract-complete`. Not told with `index: false`, or where the layer can have none. */
  | {
     type: 'layer-index-started';
     layerIndex: number;
 }
-/** Its sidecar index is in the cache. */
+/** Its sidecar index is in the cache. Told only after `layer-index-started`. */
  | {
     type: 'layer-index-complete';
     layerIndex: number;
@@ -262,7 +265,7 @@ interface CachedImage {
     pulledAt: number | null;
     /** When it was last used, in milliseconds since 1970, to the hour. */
     lastUsedAt: number;
-    /** True if all its layers are there, so that it is a hit. */
+    /** True if all its trees are there, so that it is a hit. */
     complete: boolean;
 }
 /** Allocated bytes on the disk. What images share counts once, and so does a file with several names. */
@@ -271,9 +274,9 @@ interface Usage {
     bytes: number;
     /** Compressed blobs. */
     blobBytes: number;
-    /** Finished trees. */
+    /** Finished trees, all of each layer. */
     treeBytes: number;
-    /** Sidecar indexes and lists of what depends on lower layers. */
+    /** Tables of layers, sidecar indexes, and lists of what trees inherit. */
     indexBytes: number;
     /** Unfinished downloads. */
     partialBytes: number;
@@ -283,7 +286,7 @@ interface Usage {
     metadataBytes: number;
     /** Files that are none of the cache's own; they are never touched. */
     foreignBytes: number;
-    /** What belongs to layers that no image names: contained in the parts above. */
+    /** What belongs to layers, and to trees of layers, that no image names: contained in the parts above. */
     unreferencedBytes: number;
     /** Number of images. */
     images: number;
@@ -292,19 +295,28 @@ interface Usage {
 }
 /** Something that went from the cache, or stayed although it should have gone. */
 interface RemovedItem {
-    /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-    kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
-    /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
+    /** What it is; a layer is all that it has, a tree or a blob is that of a layer that stays. */
+    kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
+    /**
+     * Reference (or key) of an image; digest of a layer, blob or partial download; digest of a tree's layer and, if the tree
+     * inherits from lower layers, a dot and 32 hex digits that name what it inherits; file name of a leftover.
+     */
     name: string;
     /** Allocated bytes. */
     bytes: number;
     /**
      * Why it went: `requested` by name, `unused` for longer than `olderThan`, `beyond-keep`, `over-budget` of `maxBytes`,
      * `damaged` metadata, `unreferenced` by any image, `extracted` so that its blob is not needed, `abandoned` by whoever
-     * made it. Or why it stayed: `locked` by a process at work on it, `leased`, or a `pull-under-way` that does not say
-     * which layers it needs.
+     * made it. Or why it stayed: `locked` by a process at work on it, `leased`, a `pull-under-way` that does not say
+     * which layers it needs, or a download that is `fresh`: no older than a week, told where the cache stays larger than
+     * `maxBytes`.
      */
-    reason: 'requested' | 'unused' | 'beyond-keep' | 'over-budget' | 'damaged' | 'unreferenced' | 'extracted' | 'abandoned' | 'locked' | 'leased' | 'pull-under-way';
+    reason: 'requested' | 'unused' | 'beyond-keep' | 'over-budget' | 'damaged' | 'unreferenced' | 'extracted' | 'abandoned' | 'locked' | 'leased' | 'pull-under-way' | 'fresh';
+    /**
+     * What it takes, or would take, to have it again: a pull that has to `download`, one that can `extract` a blob which stays,
+     * or `none` where nobody could use it.
+     */
+    recovery: 'download' | 'extract' | 'none';
 }
 /** What came of `remove()`. */
 interface RemoveReport {
@@ -317,8 +329,15 @@ interface RemoveReport {
     /** Allocated bytes of what went. */
     freedBytes: number;
 }
+/** How a method that may have to wait for another process is stopped. */
+interface WaitOptions {
+    /** Stops it within a quarter of a second; the promise rejects with the signal's reason. */
+    signal?: AbortSignal;
+    /** Milliseconds to wait for a lock that another process holds, then `ERR_LOCK_TIMEOUT`; `null` is for ever. Default 600,000. */
+    lockTimeout?: number | null;
+}
 /** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
-interface PruneOptions {
+interface PruneOptions extends WaitOptions {
     /**
      * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
      * Default: no image goes for its rank, none is exempt.
@@ -326,22 +345,28 @@ interface PruneOptions {
     keep?: number | (string | Reference)[];
     /** Images last used longer ago than so many milliseconds go. Last use is known to the hour. Default: none. */
     olderThan?: number;
-    /** The images least recently used go until the cache has no more allocated bytes than this. Default: no bound. */
+    /**
+     * The images least recently used go until the cache has no more allocated bytes than this, after all that goes anyway.
+     * Default: no bound.
+     */
     maxBytes?: number;
     /** Unfinished downloads: `true` all go, `false` none; default: those untouched for a week. */
     partials?: boolean;
     /** Blobs of layers whose tree is there go; a repair then has to download them again. Default false. */
     blobs?: boolean;
-    /** Only tell what would go. Default false. */
+    /** Only tell what would go; works on a read-only cache. Default false. */
     dryRun?: boolean;
 }
 /** What came of `prune()`. */
 interface PruneReport {
     /** True if nothing was removed and `removed` says what would be. */
     dryRun: boolean;
-    /** What went: images first, the one least recently used first. */
+    /**
+     * What went, in this order: leftovers, unfinished downloads, what no image names, blobs, then images, the one least
+     * recently used first, each followed by what only it named.
+     */
     removed: RemovedItem[];
-    /** What should have gone and stayed because it is in use. */
+    /** What should have gone and stayed because it is in use, and what else keeps the cache larger than `maxBytes`. */
     kept: RemovedItem[];
     /** Allocated bytes of what went. */
     freedBytes: number;
@@ -427,8 +452,15 @@ declare class GlobalCache {
     #private;
     /** The directory, absolute. */
     readonly directory: string;
-    /** @param directory Default: `~/.microsandbox/cache`. */
-    constructor(directory?: string);
+    /** Users, by id, whose files are believed beside root's and one's own. */
+    readonly trustedOwners: readonly number[];
+    /**
+     * @param directory Default: `~/.microsandbox/cache`. A link in its place is not followed.
+     * @param options `trustedOwners`: see {@link RegistryOptions}.
+     */
+    constructor(directory?: string, options?: {
+        trustedOwners?: number[];
+    });
     /** Where layers are: `<cache>/layers`. */
     get layersDir(): string;
     /** `<cache>/layers/<d>.tar.gz`: the compressed blob, whatever its compression; there unless it was pruned. */
@@ -477,10 +509,10 @@ declare class GlobalCache {
      * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
      * or holds a lease of stays and is told in `kept`.
      *
-     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
-     * the same.
+     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process is at the same for longer
+     * than `lockTimeout`.
      */
-    remove(reference: string | Reference): Promise<RemoveReport>;
+    remove(reference: string | Reference, options?: WaitOptions): Promise<RemoveReport>;
     /**
      * Makes room, without harm to other processes at work in the same cache, and tells what went and why.
      *
@@ -499,9 +531,10 @@ declare class GlobalCache {
      * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
      * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
      *
-     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written,
+     * `ERR_LOCK_TIMEOUT` as in {@link remove}.
      */
-    lease(digests: string[]): Promise<Lease>;
+    lease(digests: string[], options?: WaitOptions): Promise<Lease>;
 }
 
 /** A credential for one registry: name and password, a bearer token the registry takes, or none. */
@@ -709,6 +742,12 @@ interface RegistryOptions {
     stallTimeout?: number;
     /** Milliseconds to wait for a lock that another process holds; `null` is for ever. Default 600,000. */
     lockTimeout?: number | null;
+    /**
+     * Users, by id, whose files in the cache are believed beside root's and one's own; a process of root also believes the
+     * owner of the cache's directory. What anybody else owns, or everybody may write, is refused with `ERR_CACHE`. Default:
+     * none.
+     */
+    trustedOwners?: number[];
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
@@ -878,7 +917,8 @@ declare class Registry {
      * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
      * sure before the machine was started: {@link pull} then looks it through, once.
      *
-     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
+     * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
      */
     pullCached(reference: string | Reference): PullResult | null;
     /**
@@ -912,4 +952,4 @@ declare function pull(reference: string | Reference, options?: RegistryOptions &
 declare function plan(reference: string | Reference, options?: RegistryOptions & PullOptions): Promise<PullPlan>;
 
 export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, plan, pull, readStat };
-export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };
+export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport, WaitOptions };

@@ -23,7 +23,7 @@ export interface CachedImage {
   pulledAt: number | null;
   /** When it was last used, in milliseconds since 1970, to the hour. */
   lastUsedAt: number;
-  /** True if all its layers are there, so that it is a hit. */
+  /** True if all its trees are there, so that it is a hit. */
   complete: boolean;
 }
 
@@ -33,9 +33,9 @@ export interface Usage {
   bytes: number;
   /** Compressed blobs. */
   blobBytes: number;
-  /** Finished trees. */
+  /** Finished trees, all of each layer. */
   treeBytes: number;
-  /** Sidecar indexes and lists of what depends on lower layers. */
+  /** Tables of layers, sidecar indexes, and lists of what trees inherit. */
   indexBytes: number;
   /** Unfinished downloads. */
   partialBytes: number;
@@ -45,7 +45,7 @@ export interface Usage {
   metadataBytes: number;
   /** Files that are none of the cache's own; they are never touched. */
   foreignBytes: number;
-  /** What belongs to layers that no image names: contained in the parts above. */
+  /** What belongs to layers, and to trees of layers, that no image names: contained in the parts above. */
   unreferencedBytes: number;
   /** Number of images. */
   images: number;
@@ -55,17 +55,21 @@ export interface Usage {
 
 /** Something that went from the cache, or stayed although it should have gone. */
 export interface RemovedItem {
-  /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-  kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
-  /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
+  /** What it is; a layer is all that it has, a tree or a blob is that of a layer that stays. */
+  kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
+  /**
+   * Reference (or key) of an image; digest of a layer, blob or partial download; digest of a tree's layer and, if the tree
+   * inherits from lower layers, a dot and 32 hex digits that name what it inherits; file name of a leftover.
+   */
   name: string;
   /** Allocated bytes. */
   bytes: number;
   /**
    * Why it went: `requested` by name, `unused` for longer than `olderThan`, `beyond-keep`, `over-budget` of `maxBytes`,
    * `damaged` metadata, `unreferenced` by any image, `extracted` so that its blob is not needed, `abandoned` by whoever
-   * made it. Or why it stayed: `locked` by a process at work on it, `leased`, or a `pull-under-way` that does not say
-   * which layers it needs.
+   * made it. Or why it stayed: `locked` by a process at work on it, `leased`, a `pull-under-way` that does not say
+   * which layers it needs, or a download that is `fresh`: no older than a week, told where the cache stays larger than
+   * `maxBytes`.
    */
   reason:
     | 'requested'
@@ -78,7 +82,13 @@ export interface RemovedItem {
     | 'abandoned'
     | 'locked'
     | 'leased'
-    | 'pull-under-way';
+    | 'pull-under-way'
+    | 'fresh';
+  /**
+   * What it takes, or would take, to have it again: a pull that has to `download`, one that can `extract` a blob which stays,
+   * or `none` where nobody could use it.
+   */
+  recovery: 'download' | 'extract' | 'none';
 }
 
 /** What came of `remove()`. */
@@ -110,13 +120,16 @@ export interface PruneOptions extends WaitOptions {
   keep?: number | (string | Reference)[];
   /** Images last used longer ago than so many milliseconds go. Last use is known to the hour. Default: none. */
   olderThan?: number;
-  /** The images least recently used go until the cache has no more allocated bytes than this. Default: no bound. */
+  /**
+   * The images least recently used go until the cache has no more allocated bytes than this, after all that goes anyway.
+   * Default: no bound.
+   */
   maxBytes?: number;
   /** Unfinished downloads: `true` all go, `false` none; default: those untouched for a week. */
   partials?: boolean;
   /** Blobs of layers whose tree is there go; a repair then has to download them again. Default false. */
   blobs?: boolean;
-  /** Only tell what would go. Default false. */
+  /** Only tell what would go; works on a read-only cache. Default false. */
   dryRun?: boolean;
 }
 
@@ -124,9 +137,12 @@ export interface PruneOptions extends WaitOptions {
 export interface PruneReport {
   /** True if nothing was removed and `removed` says what would be. */
   dryRun: boolean;
-  /** What went: images first, the one least recently used first. */
+  /**
+   * What went, in this order: leftovers, unfinished downloads, what no image names, blobs, then images, the one least
+   * recently used first, each followed by what only it named.
+   */
   removed: RemovedItem[];
-  /** What should have gone and stayed because it is in use. */
+  /** What should have gone and stayed because it is in use, and what else keeps the cache larger than `maxBytes`. */
   kept: RemovedItem[];
   /** Allocated bytes of what went. */
   freedBytes: number;

@@ -506,3 +506,44 @@ fn every_byte_is_accounted_for() {
     assert_eq!(report.remaining_bytes, before - report.freed_bytes);
     assert_eq!(cache.cache.usage().unwrap().bytes, report.remaining_bytes);
 }
+
+/// A directory seen at another place, where nothing can be written, until it is dropped.
+struct ReadOnly(tempfile::TempDir);
+
+impl ReadOnly {
+    fn of(directory: &Path) -> Option<Self> {
+        let place = Self(tempfile::tempdir().unwrap());
+        let done = |args: &[&str]| {
+            let ran = std::process::Command::new("mount").args(args).arg(place.0.path()).output();
+            ran.is_ok_and(|output| output.status.success())
+        };
+        (done(&["--bind", directory.to_str().unwrap()]) && done(&["-o", "remount,bind,ro"])).then_some(place)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_dry_run_works_on_a_read_only_cache_and_sees_who_is_at_work() {
+    let cache = Fixture::new();
+    cache.image("one", &["a", "b.1"], 9 * HOUR);
+    cache.image("two", &["c"], HOUR);
+    cache.layer("orphan", 1000);
+    let lease = cache.cache.lease([&digest("c")]).unwrap();
+    let _held = lock(&cache.path("orphan", LayerFile::Lock));
+    let options = PruneOptions { keep: Some(0), dry_run: true, ..Default::default() };
+    let expected = cache.cache.prune(&options).unwrap();
+    let reasons: Vec<_> = expected.kept.iter().map(|item| item.reason).collect();
+    assert_eq!(reasons, [Reason::Locked, Reason::Leased]);
+    let Some(read_only) = ReadOnly::of(cache.cache.directory()) else {
+        println!("skipped: a read-only mount needs root and mount(8)");
+        return;
+    };
+    let same = GlobalCache::new(read_only.0.path());
+    assert_eq!(same.prune(&options).unwrap(), expected);
+    drop(lease);
+}

@@ -65,8 +65,6 @@ pub(super) enum Moment {
     Inventory,
     /// Before anything goes.
     Removal,
-    /// Before the gc lock is given back.
-    Deletion,
 }
 
 impl InUse {

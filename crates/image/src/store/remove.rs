@@ -69,7 +69,6 @@ impl GlobalCache {
         let mut removal = Removal::new(self, in_use);
         let mut sizes = Sizes::until(&wait.cancel);
         let removed = remove_image(self, &inventory, is_it, &mut sizes, &mut removal);
-        between(Moment::Deletion);
         drop(gc);
         if let Err(error) = removed {
             removal.delete_later();

@@ -98,7 +98,6 @@ impl GlobalCache {
         let planned = plan(&stock, options.bounds(), SystemTime::now());
         let mut removal = Removal::new(self, in_use);
         let carried_out = carry_out(&planned, &inventory, options.dry_run, &mut removal, wait);
-        between(Moment::Deletion);
         drop(gc);
         if let Err(error) = carried_out {
             removal.delete_later();
