@@ -528,6 +528,7 @@ impl Drop for ReadOnly {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
 fn a_dry_run_works_on_a_read_only_cache_and_sees_who_is_at_work() {
     let cache = Fixture::new();
     cache.image("one", &["a", "b.1"], 9 * HOUR);
