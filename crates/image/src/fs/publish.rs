@@ -14,12 +14,21 @@ use crate::{
 
 /// Writes `bytes` to `beside` and renames it to `path`.
 pub(crate) fn publish_file(beside: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    publish_file_with(beside, path, |file| file.write_all(bytes))
+}
+
+/// Lets `write` write to `beside` and renames it to `path`.
+pub(crate) fn publish_file_with(
+    beside: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> Result<()> {
     remove_file_if_there(beside)?;
     step("create", beside);
     let created = fs::OpenOptions::new().write(true).create_new(true).open(beside);
     let mut file = created.map_err(|error| ImageError::io("create", beside, error))?;
     step("write", beside);
-    let written = file.write_all(bytes).map_err(|error| ImageError::io("write", beside, error));
+    let written = write(&mut file).map_err(|error| ImageError::io("write", beside, error));
     let renamed = written.and_then(|()| rename(beside, path));
     if renamed.is_err() {
         let _ = fs::remove_file(beside);

@@ -18,8 +18,11 @@ mod probe;
 mod queue;
 mod report;
 mod sidecar;
+mod sort;
+mod spill;
 mod stages;
 mod stat;
+#[cfg_attr(not(test), allow(dead_code, reason = "pull, store and verify are about to read it"))]
 mod table;
 mod tar;
 mod unpack;
@@ -27,8 +30,11 @@ mod unpack;
 pub(crate) use implicit::{read_list, write_list};
 pub(crate) use index::{Patch, patch};
 pub(crate) use lower_link::{read_links, write_links};
+#[cfg(test)]
+#[allow(unused_imports, reason = "for tests of pull and store")]
+pub(crate) use table::build_table;
 #[allow(unused_imports, reason = "pull and store are about to read it")]
-pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified, build_table};
+pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified};
 #[allow(unused_imports, reason = "pull and store are about to read it")]
 pub(crate) use tar::Timestamp;
 

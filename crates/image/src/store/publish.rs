@@ -6,7 +6,7 @@ use rustix::fs::{CWD, RenameFlags, Timestamps, renameat_with};
 
 use crate::{
     error::{ImageError, Result},
-    fs::{publish_file, remove_file_if_there, rename, step},
+    fs::{publish_file, publish_file_with, remove_file_if_there, rename, step},
     layer::{Unpacked, write_links, write_list},
     model::Digest,
     store::{COMPLETE_MARKER, GlobalCache, LayerFile, trash::throw_away},
@@ -23,8 +23,8 @@ pub(crate) fn publish_tree(cache: &GlobalCache, digest: &Digest, unpacked: &Unpa
     write_or_remove(&path(LayerFile::LowerLinks), &write_links(&unpacked.lower_links))?;
     write_marker(&extracting)?;
     swap(&extracting, &tree)?;
-    if let Some(bytes) = &unpacked.index {
-        publish_file(&beside(&index), &index, bytes)?;
+    if let Some(sidecar) = &unpacked.index {
+        publish_file_with(&beside(&index), &index, |file| sidecar.write_to(file))?;
     }
     Ok(())
 }

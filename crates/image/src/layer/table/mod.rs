@@ -11,6 +11,7 @@ mod row;
 mod tests;
 mod wire;
 
+#[cfg(test)]
 pub(crate) use build::build_table;
 pub(crate) use from_tree::from_tree;
 pub(crate) use read::Table;
