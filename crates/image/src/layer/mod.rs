@@ -29,6 +29,7 @@ mod unpack;
 
 pub(crate) use implicit::{read_list, write_list};
 pub(crate) use index::{Patch, patch};
+pub(crate) use limits::entry_text;
 pub(crate) use lower_link::{read_links, write_links};
 #[cfg(test)]
 #[allow(unused_imports, reason = "for tests of pull and store")]

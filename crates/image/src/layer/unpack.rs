@@ -36,6 +36,10 @@ pub struct Unpack {
     pub index: bool,
     /// Stops the work.
     pub halt: Halt,
+    /// Memory for uncompressed bytes, in blocks of 1 MiB; at least 2.
+    pub blocks: usize,
+    /// Directories that are open at a time; at least 8.
+    pub directories: usize,
 }
 
 /// What is known of the blob beside its bytes.
@@ -51,7 +55,16 @@ pub struct BlobFacts {
 
 impl Default for Unpack {
     fn default() -> Self {
-        Self { diff_id: None, blob: None, limits: Limits::default(), writers: 2, index: true, halt: Halt::default() }
+        Self {
+            diff_id: None,
+            blob: None,
+            limits: Limits::default(),
+            writers: 2,
+            index: true,
+            halt: Halt::default(),
+            blocks: 12,
+            directories: 64,
+        }
     }
 }
 
@@ -88,15 +101,18 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|errno| ImageError::io("open the directory", directory, errno))?;
-    let root = Arc::new(root);
-    let home = SpillHome::new(Arc::clone(&root));
+    let home = root.try_clone().map_err(|error| ImageError::io("open the directory", directory, error))?;
+    let home = SpillHome::new(Arc::new(home));
     let extracted = extract(Job {
         source,
         root,
+        home: home.clone(),
         diff_id: how.diff_id,
         limits: how.limits,
         writers: how.writers.max(1),
         halt: how.halt,
+        blocks: how.blocks.max(2),
+        directories: how.directories.max(8),
     })
     .map_err(|error| error.within(directory))?;
     let mut report = extracted.report;

@@ -5,6 +5,8 @@
 
 mod feed;
 mod fixup;
+#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
+mod inherit;
 mod job;
 mod lower;
 mod need;
@@ -14,16 +16,18 @@ mod preflight;
 mod receive;
 mod settled;
 mod stand_in;
+mod told;
 mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{Budget, Share},
     error::{ErrorKind, ImageError, Result},
-    fs::Lock,
+    fs::{Lock, LockWait},
     layer::Report,
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
@@ -45,12 +49,14 @@ pub struct Registry {
     platform: Platform,
     client: Client,
     settings: Settings,
+    budget: Budget,
 }
 
 impl Registry {
     /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
     pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
-        Ok(Self { cache, platform, client: Client::new(client)?, settings })
+        let budget = Budget::new(settings.concurrency, settings.extractions);
+        Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
 
     /// The cache.
@@ -156,10 +162,12 @@ impl Registry {
         }
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
+        let (share, wait) = (self.budget.share(), lock_wait(&self.settings, observer, cancel));
         let prepared = async {
+            let permit = share.pull().await;
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let lock = acquire(&path, &self.settings, &**observer).await?;
+            let lock = Lock::acquire_with(&path, &wait, Some(permit), || share.pull()).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
@@ -188,12 +196,12 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved).await?;
+        let _lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
-        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
         drop(lock);
         self.sync(reference, options, cancel).await?;
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
@@ -214,12 +222,19 @@ impl Registry {
     }
 
     /// Keeps the image's layers, also those that are there already, from being pruned until its metadata name them.
-    async fn lease(&self, reference: &Reference, platform: &Platform, resolved: &ResolvedImage) -> Result<Lease> {
+    async fn lease(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &ResolvedImage,
+        wait: &LockWait,
+    ) -> Result<Lease> {
+        let wait = wait.clone();
         let (cache, lock_path) = (self.cache.clone(), self.cache.image_lock_path(reference, platform));
         let layers: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
         let leased = tokio::task::spawn_blocking(move || {
             let key = lock_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            cache.lease_pull(&key, &layers)
+            cache.lease_pull(&key, &layers, &wait)
         });
         leased.await.map_err(|_| ImageError::internal("leasing the layers panicked"))?
     }
@@ -232,6 +247,7 @@ impl Registry {
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
+        share: Share,
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
@@ -241,8 +257,7 @@ impl Registry {
             options: options.clone(),
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
-            downloads: Arc::new(Semaphore::new(self.settings.concurrency.max(1))),
-            extractions: Semaphore::new(self.settings.extractions.max(1)),
+            share,
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
         for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
@@ -255,15 +270,27 @@ impl Registry {
         }
         let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
         jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
-        let mut running = JoinSet::new();
-        for job in jobs {
-            running.spawn(job.run(Arc::clone(&shared)));
-        }
+        let (mut running, mut jobs) = (JoinSet::new(), jobs.into_iter().peekable());
         let mut outcome = Outcome::default();
         let mut failure: Option<ImageError> = None;
-        while let Some(done) = running.join_next().await {
-            let done = done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic))));
-            match done {
+        let mut place = Box::pin(shared.share.layer());
+        loop {
+            // A layer is not begun before it has a place: what waits is a line in a list.
+            let done = tokio::select! {
+                biased;
+                Some(done) = running.join_next() => done,
+                () = shared.cancel.cancelled(), if jobs.peek().is_some() => {
+                    jobs.by_ref().for_each(drop);
+                    continue;
+                }
+                permit = &mut place, if jobs.peek().is_some() => {
+                    place.set(shared.share.layer());
+                    running.extend(jobs.next().map(|job| job.run(Arc::clone(&shared), permit)));
+                    continue;
+                }
+                else => break,
+            };
+            match done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic)))) {
                 Ok(done) => {
                     outcome.downloaded |= done.downloaded;
                     outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
@@ -293,12 +320,13 @@ impl Registry {
         platform: &Platform,
         resolved: &ResolvedImage,
         outcome: Outcome,
+        wait: &LockWait,
     ) -> Result<PullResult> {
         let metadata = metadata_of(reference, resolved, outcome.report);
         let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
         let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, &self.settings, &digests).await?;
+        fixup::fit_to_lower_layers(&cache, wait, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;
@@ -361,11 +389,9 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
     observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
 }
 
-/// Takes a lock as the settings say, and tells when it has to wait.
-async fn acquire(path: &std::path::Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    let text: Arc<str> = path.display().to_string().into();
-    let waiting = |holder| observer.notify(Event::LockWaiting { path: text, holder });
-    Lock::acquire(path, settings.lock_timeout, waiting).await
+/// How a pull waits for each of its locks.
+fn lock_wait(settings: &Settings, observer: &Arc<dyn Observer>, cancel: &CancellationToken) -> LockWait {
+    LockWait { timeout: settings.lock_timeout, cancel: cancel.clone(), observer: Arc::clone(observer) }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

@@ -2,24 +2,22 @@
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
 use std::{
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    ops::ControlFlow,
+    os::fd::AsFd,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use rustix::fs::{AtFlags, Mode, RawDir, XattrFlags, fsetxattr, futimens, openat, statat};
+use rustix::fs::{AtFlags, Mode, XattrFlags, fsetxattr, futimens, openat, statat};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
         apply::{
-            DIRECTORY,
+            DIRECTORY, Handle,
             directories::{Directories, OPEN, failed},
+            listing::Listing,
             writers::times,
         },
         halt::Halt,
@@ -31,16 +29,21 @@ use crate::{
 
 /// Directories a thread takes at a time: neighbours, so that most have the same parents. Fewer are not worth a thread.
 const SHARE: usize = 64;
-/// Handles a thread keeps open: those of the directories above the one at hand.
-const MOST_OPEN: usize = 32;
 
-/// Finishes all directories of the tree below `root`, on up to `threads` threads. Files must be written by now. Answers
-/// whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
-/// an index of those would be wrong.
-pub(crate) fn finish_directories(tree: &Tree, root: &OwnedFd, threads: usize, halt: &Halt) -> Result<bool> {
+/// Finishes all directories of the tree below `root`, on up to `threads` threads, with up to `most_open` of them open. Files
+/// must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through
+/// some FUSE mounts has others, and an index of those would be wrong.
+pub(crate) fn finish_directories(
+    tree: &Tree,
+    root: impl AsFd + Sync,
+    threads: usize,
+    most_open: usize,
+    halt: &Halt,
+) -> Result<bool> {
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.is_directory(id)).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
-    let finish = || Finisher::new(tree, root, halt).and_then(|finisher| finisher.run(&shares));
+    let most_open = most_open / threads.max(1);
+    let finish = || Finisher::new(tree, &root, most_open, halt).and_then(|finisher| finisher.run(&shares));
     let finished: Vec<Result<Option<bool>>> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(finish)).collect();
         let own = finish();
@@ -76,17 +79,17 @@ struct Finisher<'a> {
     tree: &'a Tree,
     directories: Directories,
     halt: &'a Halt,
-    buffer: Vec<MaybeUninit<u8>>,
+    listing: Listing,
     /// Whether listings give the numbers that `stat` gives; one file system answers for a whole tree.
     agree: Option<bool>,
 }
 
 impl<'a> Finisher<'a> {
-    fn new(tree: &'a Tree, root: &OwnedFd, halt: &'a Halt) -> Result<Self> {
+    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize, halt: &'a Halt) -> Result<Self> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
-        let directories = Directories::new(Arc::new(root), MOST_OPEN);
-        Ok(Self { tree, directories, halt, buffer: vec![MaybeUninit::uninit(); 64 << 10], agree: None })
+        let directories = Directories::new(root, most_open);
+        Ok(Self { tree, directories, halt, listing: Listing::new(64 << 10), agree: None })
     }
 
     fn run(mut self, shares: &Shares<'_>) -> Result<Option<bool>> {
@@ -122,31 +125,29 @@ impl<'a> Finisher<'a> {
     }
 
     /// Whether the listing gave the number that `stat` gives.
-    fn child_agrees(&self, child: EntryId, listed: u64, handle: &OwnedFd) -> Result<bool> {
+    fn child_agrees(&self, child: EntryId, listed: u64, handle: &Handle) -> Result<bool> {
         let stat = statat(handle, self.tree.name(child), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed("look at", self.tree, child, errno))?;
         Ok(stat.st_ino == listed)
     }
 
-    fn read_inodes(&mut self, id: EntryId, handle: &OwnedFd) -> Result<()> {
+    fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
-        let (mut found, mut last) = (0usize, None);
-        let mut listing = RawDir::new(handle, &mut self.buffer);
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(|errno| failed("list", tree, id, errno))?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
+        let (mut found, mut last, halt) = (0usize, None, self.halt);
+        let listed = self.listing.each(handle, |name, host| {
             let Some(child) = tree.lookup(id, name) else {
-                return Err(disagrees(tree, id, format!("{:?} is there and was not made", entry_text(name))));
+                let what = format!("{:?} is there and was not made", entry_text(name));
+                return ControlFlow::Break(disagrees(tree, id, what));
             };
-            if found % 1024 == 0 {
-                self.halt.check()?;
+            let checked = if found % 1024 == 0 { halt.check() } else { Ok(()) };
+            if let Err(error) = checked.and_then(|()| tree.update(child, |inode| inode.host = host)) {
+                return ControlFlow::Break(error);
             }
-            tree.update(child, |inode| inode.host = entry.ino())?;
-            last = Some((child, entry.ino()));
-            found += 1;
+            (found, last) = (found + 1, Some((child, host)));
+            ControlFlow::Continue(())
+        });
+        if let ControlFlow::Break(error) = listed.map_err(|errno| failed("list", tree, id, errno))? {
+            return Err(error);
         }
         let made = tree.children(id).count();
         if found != made {

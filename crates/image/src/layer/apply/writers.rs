@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, OsStr},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::PathBuf,
@@ -21,7 +21,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
-        apply::{FILE, twin, xattr},
+        apply::{FILE, Handle, symlink, twin, xattr},
         batch::Batches,
         block::{Block, Pool, Slice},
         halt::Halt,
@@ -35,7 +35,7 @@ use crate::{
 
 /// Everything about a file but its content.
 pub(crate) struct FileMeta {
-    pub(crate) directory: Arc<OwnedFd>,
+    pub(crate) directory: Arc<Handle>,
     /// The name, NUL-terminated.
     pub(crate) name: Box<CStr>,
     pub(crate) stat: OverrideStat,
@@ -57,7 +57,7 @@ enum Job {
     File(Box<FileMeta>),
     Content { offset: u64, bytes: Slice },
     Stub { meta: Box<FileMeta>, content: Box<[u8]> },
-    Link { from: (Arc<OwnedFd>, Box<CStr>), to: (Arc<OwnedFd>, Box<CStr>) },
+    Link { from: (Arc<Handle>, Box<CStr>), to: (Arc<Handle>, Box<CStr>) },
     Fence(Sender<()>),
 }
 
@@ -122,8 +122,8 @@ impl Writers {
     pub(crate) fn link(
         &mut self,
         thread: usize,
-        from: (Arc<OwnedFd>, Box<CStr>),
-        to: (Arc<OwnedFd>, Box<CStr>),
+        from: (Arc<Handle>, Box<CStr>),
+        to: (Arc<Handle>, Box<CStr>),
     ) -> Result<()> {
         self.push(thread, Job::Link { from, to }, 0)
     }
@@ -241,6 +241,12 @@ impl Writer {
                 }
             }
             Job::Stub { meta, content } => {
+                if symlink::is_real(&meta.stat) {
+                    step("create", FILE);
+                    let link = symlink::make(&meta.directory, &meta.name, &content);
+                    let file = link.map_err(|errno| at(&meta, "create", errno))?;
+                    return self.close(&Open { file, left: 0, end: meta.size, meta });
+                }
                 let file = create(&meta)?;
                 if !content.is_empty() {
                     write_at(&file, &content, 0).map_err(|errno| at(&meta, "write", errno))?;
@@ -269,7 +275,7 @@ impl Writer {
         step("attribute", FILE);
         fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
             .map_err(|errno| at(meta, "set the attribute of", errno))?;
-        xattr::keep_all(file, meta.name.to_bytes(), &meta.xattrs, &mut self.report);
+        xattr::keep_all(file.as_fd(), meta.name.to_bytes(), &meta.xattrs, &mut self.report);
         step("time", FILE);
         futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
     }
@@ -309,7 +315,7 @@ fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
 }
 
 /// A host may have no hard links at all (FAT, some FUSE and network mounts).
-fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
+fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
     if !matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) {
         return failed(directory, name, "hard-link", errno);
     }
@@ -318,15 +324,19 @@ fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
     ErrorKind::Cache { path, reason: reason.to_owned() }.caused_by(std::io::Error::from(errno))
 }
 
-/// Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
-fn path_of(directory: &OwnedFd, name: &CStr) -> PathBuf {
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
+/// Only the handle is at hand here; where it leads is known to the system, and only an error needs it.
+fn path_of(directory: &Handle, name: &CStr) -> PathBuf {
+    let directory = directory.as_fd();
+    #[cfg(target_vendor = "apple")]
+    let path = rustix::fs::getpath(directory).map(|path| PathBuf::from(OsStr::from_bytes(path.to_bytes()))).ok();
+    #[cfg(not(target_vendor = "apple"))]
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory))).ok();
+    path.unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
 }
 
-fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
     let path = path_of(directory, name);
-    twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
+    twin::meets(directory.as_fd(), name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))
 }
 

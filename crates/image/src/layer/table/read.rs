@@ -6,6 +6,7 @@ use memmap2::Mmap;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
+    fs::open_file,
     layer::{
         map::map,
         stat::OverrideStat,
@@ -50,7 +51,7 @@ impl Table {
     /// Opens and checks a table. Fails with `ERR_CACHE` on anything wrong in it, with `ERR_IO` if it can't be read: its
     /// cause says where it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let bytes = map(path).map_err(|error| ImageError::io("open", path, error))?;
+        let bytes = map(&open_file(path)?).map_err(|error| ImageError::io("map", path, error))?;
         Self::check(Bytes::Mapped(bytes), &path.display().to_string())
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{ImageError, Result},
-    fs::{Lock, make_directory, read_if_there, remove_file_if_there},
+    fs::{Lock, make_directory, remove_file_if_there},
     layer::{Halt, LayerIndex, Limits, Source, Unpack, Unpacked, read_links, read_list, unpack},
     model::{Digest, Hasher},
     store::{
@@ -23,6 +23,9 @@ use crate::{
 };
 
 const READ: usize = 256 << 10;
+/// Memory in MiB, and open directories, of an extraction here: whoever verifies has a permit for them.
+const BLOCKS: usize = 5;
+const DIRECTORIES: usize = 16;
 
 /// A layer under verification.
 pub(super) struct LayerCheck<'a> {
@@ -183,7 +186,7 @@ impl LayerCheck<'_> {
             findings.skipped = Some(SkipReason::NoIndex);
             return Ok(Vec::new());
         }
-        let index = match LayerIndex::open(&index_path) {
+        let index = match LayerIndex::open_trusted(&index_path, &self.cache.trust()?) {
             Ok(index) => index,
             Err(error) => return one(ProblemKind::DamagedIndex, &index_path, &error.to_string()),
         };
@@ -250,7 +253,8 @@ impl LayerCheck<'_> {
         let diff_id = self.expected.and_then(|layer| Digest::parse(&layer.diff_id).ok());
         // It was within its limits when it was pulled, whatever they were.
         let limits = Limits { layer_bytes: None, file_bytes: None, entries: None, depth: None };
-        let how = Unpack { diff_id, limits, halt: self.halt.clone(), ..Unpack::default() };
+        let (blocks, directories) = (BLOCKS, DIRECTORIES);
+        let how = Unpack { diff_id, limits, halt: self.halt.clone(), blocks, directories, ..Unpack::default() };
         unpack(BlobSource { file: open(&blob)?, path: blob, halt: self.halt.clone() }, &scratch, how)
     }
 
@@ -263,11 +267,11 @@ impl LayerCheck<'_> {
     fn excused(&self) -> Result<Excused> {
         let mut excused = Excused::default();
         let path = self.path(LayerFile::ImplicitDirs);
-        if let Some(bytes) = read_if_there(&path)? {
+        if let Some(bytes) = self.cache.read_list_file(&path)? {
             excused.directories.extend(read_list(&bytes, &path.display().to_string())?);
         }
         let path = self.path(LayerFile::LowerLinks);
-        if let Some(bytes) = read_if_there(&path)? {
+        if let Some(bytes) = self.cache.read_list_file(&path)? {
             let links = read_links(&bytes, &path.display().to_string())?;
             excused.files.extend(links.into_iter().map(|link| link.path));
         }
