@@ -90,17 +90,18 @@ mod on {
         format!("{}:{}", here.file(), here.line())
     }
 
-    /// The path with `<d>` for a digest, `<key>` for an image's key, `*` for what differs from run to run.
+    /// The path with `<d>` for a digest, `<key>` for an image's key, `<inherited>` for the key of a tree that depends on
+    /// lower layers, `*` for what differs from run to run.
     fn kind(path: &Path) -> String {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         let hex = |text: &str| text.bytes().take_while(u8::is_ascii_hexdigit).count();
         let name = match name.split_once('_') {
-            Some(("sha256", rest)) if hex(rest) == 64 => format!("<d>{}", &rest[64..]),
-            _ if hex(&name) == 64 => format!("<key>{}", &name[64..]),
+            Some(("sha256", rest)) if hex(rest) == 64 => format!("<d>{}", without_random(&rest[64..])),
+            _ if hex(&name) == 64 => format!("<key>{}", without_random(&name[64..])),
             _ => match [".trash-", ".probe-"].iter().find(|prefix| name.starts_with(*prefix)) {
                 Some(prefix) => format!("{prefix}*"),
-                None if parent == "leases" && name.ends_with(|last: char| last.is_ascii_digit()) => "*".to_owned(),
+                None if parent == "leases" && !name.ends_with(".lock") => "*".to_owned(),
                 None => name.into_owned(),
             },
         };
@@ -109,5 +110,20 @@ mod on {
             parent if parent.ends_with(".extracting") => format!("layers/<d>.extracting/{name}"),
             _ => name,
         }
+    }
+
+    /// What follows a digest or key in a name, without its random parts: 16 hex digits or more.
+    fn without_random(suffix: &str) -> String {
+        let parts = suffix.split('.').map(|part| match part.len() {
+            32 if is_hex(part) => "<inherited>",
+            16.. if is_hex(part) => "*",
+            _ => part,
+        });
+        // A tree that is being made has a random name or, from the original, none.
+        parts.collect::<Vec<_>>().join(".").replace(".*.extracting", ".extracting")
+    }
+
+    fn is_hex(text: &str) -> bool {
+        text.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 }

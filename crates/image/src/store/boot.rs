@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ImageError, Result},
+    fs::step,
     model::{Algorithm, Digest},
     store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile},
 };
@@ -99,6 +100,7 @@ impl GlobalCache {
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
             return Ok(());
         }
+        step("sync", self.layers_dir());
         sync_file_system(self.layers_dir())?;
         if let Some(trees) = trees {
             self.mark(path, &trees, true);
@@ -121,6 +123,7 @@ impl GlobalCache {
         let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let opened = fs::OpenOptions::new().read(true).custom_flags(no_follow).open(path);
         // Another pull may have written other metadata meanwhile: the fingerprint tells of which trees this is true.
+        step("mark as synced", path);
         let marked = opened.and_then(|file| {
             fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty())?;
             if durably { Ok(fsync(&file)?) } else { Ok(()) }
