@@ -211,9 +211,7 @@ impl Registry {
         let cache = self.cache.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             cache.prepare()?;
-            if let Err(error) = cache.sweep() {
-                tracing::warn!(%error, "what a crash left could not be swept");
-            }
+            cache.sweep_later();
             crate::layer::probe_host(cache.layers_dir())
         });
         prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?

@@ -66,6 +66,21 @@ enum Name {
 impl Inventory {
     /// Looks. A cache that is not there is empty.
     pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
+        let (mut inventory, images) = Self::look(cache)?;
+        for (key, path) in images {
+            inventory.images.extend(read_image(&key, path)?);
+        }
+        Ok(inventory)
+    }
+
+    /// Looks at names alone: `images` stays empty.
+    pub(super) fn without_metadata(cache: &GlobalCache) -> Result<Self> {
+        Self::look(cache).map(|(inventory, _)| inventory)
+    }
+
+    /// All but the images, and the keys and paths of those.
+    fn look(cache: &GlobalCache) -> Result<(Self, Vec<(String, PathBuf)>)> {
+        let mut images = Vec::new();
         let mut inventory = Self::default();
         for name in names(cache.layers_dir())? {
             let path = cache.layers_dir().join(&name);
@@ -86,7 +101,7 @@ impl Inventory {
             let name = name.to_string_lossy();
             match name.split_once('.') {
                 _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
-                Some((key, "json")) => inventory.images.extend(read_image(key, path)?),
+                Some((key, "json")) => images.push((key.to_owned(), path)),
                 Some((key, "json.part")) => {
                     let locks = vec![cache.images_dir().join(format!("{key}.lock"))];
                     inventory.leftovers.push(Leftover { path, locks });
@@ -95,7 +110,7 @@ impl Inventory {
                 _ => inventory.foreign.push(path),
             }
         }
-        Ok(inventory)
+        Ok((inventory, images))
     }
 
     /// The layers that metadata name.

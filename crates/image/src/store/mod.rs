@@ -32,6 +32,7 @@ mod publish;
 mod removal;
 mod remove;
 mod settle;
+mod sweep;
 mod trash;
 mod usage;
 mod verify;
