@@ -142,6 +142,7 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
+        let _permit = self.budget.share().read().await;
         let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
         let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
         found.map_err(|_| ImageError::internal("reading the cache panicked"))?
