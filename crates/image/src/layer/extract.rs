@@ -351,6 +351,7 @@ impl Builder {
         let lower = self.planner.finish_links(&mut steps)?;
         self.planner.absorb_whiteouts(&mut steps)?;
         for step in &mut steps {
+            self.halt.check()?;
             self.apply(step, None)?;
         }
         self.writers.flush_all()?;
