@@ -48,8 +48,9 @@ pub enum ErrorKind {
     Network { host: String, reason: String },
     #[error("timed out after {after_ms} ms: {what}")]
     Timeout { what: String, after_ms: u64 },
-    #[error("no image for platform {wanted}; available: {}", list(.available))]
-    PlatformNotFound { wanted: String, available: Vec<String> },
+    /// `available` are some of the platforms there are; `more` is how many others.
+    #[error("no image for platform {wanted}; available: {}{}", list(.available), and_more(*.more))]
+    PlatformNotFound { wanted: String, available: Vec<String>, more: usize },
     #[error("bad manifest: {reason}")]
     Manifest { reason: String },
     #[error("bad image config: {reason}")]
@@ -86,6 +87,13 @@ pub enum ErrorKind {
 
 fn list(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+/// ` and 329,990 more`, or nothing.
+fn and_more(more: usize) -> String {
+    let digits = more.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    if more == 0 { String::new() } else { format!(" and {} more", groups.join(",")) }
 }
 
 fn entry_text(entry: &Option<String>) -> String {

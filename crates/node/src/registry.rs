@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, Reference, Registry, Result, Settings,
+    GlobalCache, ImageError, Platform, Reference, Registry, Result,
     progress::{EventQueue, Observer},
     registry::ClientOptions,
 };
@@ -22,7 +22,7 @@ use crate::{
 pub struct NativeRegistry {
     registry: std::result::Result<Registry, String>,
     /// Kept for clients that ask JavaScript for credentials: each pull has its own way back.
-    options: Option<(ClientOptions, Settings)>,
+    options: Option<ClientOptions>,
 }
 
 #[napi]
@@ -38,7 +38,7 @@ impl NativeRegistry {
             let (settings, asks) = (options.settings(), options.asks_for_credentials);
             let client = options.into_client();
             if asks {
-                kept = Some((client.clone(), settings.clone()));
+                kept = Some(client.clone());
             }
             Registry::new(cache, platform, client, settings)
         });
@@ -129,14 +129,13 @@ impl NativeRegistry {
         let registry = self.get()?;
         match &self.options {
             None => Ok(registry.clone()),
-            Some((client, settings)) => {
+            Some(client) => {
                 let client = ClientOptions {
                     credential_provider: Some(Arc::new(Asker(Arc::clone(questions)))),
                     ..client.clone()
                 };
-                without_panic(|| {
-                    Registry::new(registry.cache().clone(), registry.platform().clone(), client, settings.clone())
-                })
+                // What holds for all calls together holds for these too.
+                without_panic(|| registry.with_client(client))
             }
         }
     }

@@ -102,7 +102,11 @@ impl LayerJob {
     /// True if the layer needs no work: its tree is there and undamaged, and its index if one is wanted.
     async fn is_ready(&self, shared: &Arc<Shared>) -> Result<bool> {
         let (cache, digest, index) = (shared.cache.clone(), self.blob.digest.clone(), shared.options.index);
-        blocking(move || Ok(cache.is_sound(&digest, index))).await
+        // Looking changes nothing: a pull that is cancelled does not wait for the end of it.
+        tokio::select! {
+            ready = blocking(move || Ok(cache.is_sound(&digest, index))) => ready,
+            () = shared.cancel.cancelled() => Err(ImageError::aborted()),
+        }
     }
 
     fn there_already(&self) -> Done {

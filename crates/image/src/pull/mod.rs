@@ -59,6 +59,11 @@ impl Registry {
         Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
 
+    /// The same client with other options of connections and credentials; cache, settings and budget are shared.
+    pub fn with_client(&self, client: ClientOptions) -> Result<Self> {
+        Ok(Self { client: Client::new(client)?, ..self.clone() })
+    }
+
     /// The cache.
     pub fn cache(&self) -> &GlobalCache {
         &self.cache
@@ -145,6 +150,7 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
+        let _permit = self.budget.share().read().await;
         let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
         let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
         found.map_err(|_| ImageError::internal("reading the cache panicked"))?
@@ -213,9 +219,7 @@ impl Registry {
         let cache = self.cache.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             cache.prepare()?;
-            if let Err(error) = cache.sweep() {
-                tracing::warn!(%error, "what a crash left could not be swept");
-            }
+            cache.sweep_later();
             crate::layer::probe_host(cache.layers_dir())
         });
         prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?

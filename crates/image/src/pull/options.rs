@@ -64,9 +64,9 @@ impl Default for PullOptions {
 pub struct Settings {
     /// Bounds of a layer.
     pub limits: Limits,
-    /// Downloads at a time.
+    /// Downloads at a time, of all pulls together.
     pub concurrency: usize,
-    /// Layers extracted at a time.
+    /// Layers extracted at a time, of all pulls together.
     pub extractions: usize,
     /// Threads that write files, for each layer.
     pub writers: usize,

@@ -67,6 +67,21 @@ enum Name {
 impl Inventory {
     /// Looks. A cache that is not there is empty.
     pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
+        let (mut inventory, images) = Self::look(cache)?;
+        for (key, path) in images {
+            inventory.images.extend(read_image(cache, &key, path)?);
+        }
+        Ok(inventory)
+    }
+
+    /// Looks at names alone: `images` stays empty.
+    pub(super) fn without_metadata(cache: &GlobalCache) -> Result<Self> {
+        Self::look(cache).map(|(inventory, _)| inventory)
+    }
+
+    /// All but the images, and the keys and paths of those.
+    fn look(cache: &GlobalCache) -> Result<(Self, Vec<(String, PathBuf)>)> {
+        let mut images = Vec::new();
         let mut inventory = Self::default();
         cache.check()?;
         for name in names(cache.layers_dir())? {
@@ -88,7 +103,7 @@ impl Inventory {
             let name = name.to_string_lossy();
             match name.split_once('.') {
                 _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
-                Some((key, "json")) => inventory.images.extend(read_image(cache, key, path)?),
+                Some((key, "json")) => images.push((key.to_owned(), path)),
                 Some((key, rest)) if is_unfinished(rest, &["json"]) => {
                     // Its writer locks the file itself; the original holds the image's lock.
                     let locks = vec![cache.images_dir().join(format!("{key}.lock")), path.clone()];
@@ -98,7 +113,7 @@ impl Inventory {
                 _ => inventory.foreign.push(path),
             }
         }
-        Ok(inventory)
+        Ok((inventory, images))
     }
 
     /// The layers that metadata name.

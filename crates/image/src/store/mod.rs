@@ -34,6 +34,7 @@ mod publish;
 mod removal;
 mod remove;
 mod settle;
+mod sweep;
 mod trash;
 mod trust;
 mod usage;

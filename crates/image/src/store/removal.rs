@@ -105,6 +105,12 @@ impl<'a> Removal<'a> {
         Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
     }
 
+    /// One that removes leftovers alone, for which nobody's leases or pulls count.
+    pub(super) fn of_leftovers(cache: &'a GlobalCache) -> Self {
+        let (sizes, leased, busy) = (Sizes::default(), Leased::default(), BTreeSet::new());
+        Self { cache, sizes, leased, busy, dry_run: false, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() }
+    }
+
     /// Why an image can't go; `None` if it can. It is leased if all its layers are.
     pub(super) fn image_in_use(&self, image: &ImageFile) -> Option<Reason> {
         let leased = |metadata: &CachedImageMetadata| {
@@ -194,23 +200,6 @@ impl<'a> Removal<'a> {
             remove_tree(path)?;
         }
         Ok((self.removed, self.kept))
-    }
-
-    /// Deletes what was renamed while the caller goes on.
-    pub(super) fn delete_later(self) {
-        let trash = self.trash;
-        if trash.is_empty() {
-            return;
-        }
-        let deletion = move || {
-            for path in trash {
-                if let Err(error) = remove_tree(&path) {
-                    tracing::warn!(%error, "what a crash left could not be removed");
-                }
-            }
-        };
-        // Where no thread can be started it stays for the next one who looks.
-        let _ = std::thread::Builder::new().name("image-trash".to_owned()).spawn(deletion);
     }
 
     fn under_layer_locks(

@@ -91,20 +91,6 @@ impl GlobalCache {
         let remaining_bytes = total.saturating_sub(freed_bytes);
         Ok(PruneReport { dry_run: options.dry_run, removed, kept, freed_bytes, remaining_bytes })
     }
-
-    /// Removes what crashes left, from the threads of a pull: small, and nothing that anybody could miss.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        self.sweep_leases()?;
-        let inventory = Inventory::read(self)?;
-        let unfinished = |files: &BTreeSet<LayerFile>| files.contains(&LayerFile::Extracting);
-        if inventory.leftovers.is_empty() && !inventory.layers.values().any(unfinished) {
-            return Ok(());
-        }
-        let mut removal = Removal::new(self, Sizes::default(), None, false)?;
-        remove_leftovers(self, &inventory, &mut removal)?;
-        removal.delete_later();
-        Ok(())
-    }
 }
 
 /// Images that go, and the layers that nobody names afterwards.
@@ -199,7 +185,7 @@ fn remove_partials(
     Ok(())
 }
 
-fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
+pub(super) fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
     let gone: BTreeSet<String> = going(removal);
     for leftover in &inventory.leftovers {
         removal.leftover(&leftover.path, &leftover.locks)?;
