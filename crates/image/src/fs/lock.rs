@@ -19,7 +19,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{
         in_process::{InProcessLock, in_process_lock},
-        open::{Opened, no_file, open_with},
+        open::{Opened, no_file, open_regular, open_with},
         step,
     },
     progress::{Event, Observer, Unobserved},
@@ -187,8 +187,8 @@ impl Lock {
 
     /// True if somebody holds the lock. Makes no file where there is none.
     pub(crate) fn is_held(path: &Path) -> Result<bool> {
-        // No more is asked of it than being a file: who may write here may hold a lock as well.
-        let Opened::File(file, _) = open_with(OpenOptions::new().write(true), path)? else { return Ok(false) };
+        // Being a file is enough: who may write here may hold a lock as well.
+        let Opened::File(file, _) = open_regular(path)? else { return Ok(false) };
         Ok(!try_lock(path, &file, Hold::Shared)?)
     }
 
