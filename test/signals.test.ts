@@ -6,7 +6,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { GlobalCache, ImageError, plan, pull, Registry } from 'microsandbox-image';
+import { GlobalCache, ImageError, plan, pull, Registry, type WaitOptions } from 'microsandbox-image';
 import { startRegistry } from 'microsandbox-image/testing';
 import { requirePrograms } from './support/programs.js';
 import { scratch } from './support/scratch.js';
@@ -91,8 +91,14 @@ describe('a signal', () => {
     const { signal } = controller;
     let listeners = 0;
     const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
-    signal.addEventListener = (...all: Parameters<typeof add>) => ((listeners += 1), add(...all));
-    signal.removeEventListener = (...all: Parameters<typeof remove>) => ((listeners -= 1), remove(...all));
+    signal.addEventListener = (...all: Parameters<typeof add>) => {
+      listeners += 1;
+      add(...all);
+    };
+    signal.removeEventListener = (...all: Parameters<typeof remove>) => {
+      listeners -= 1;
+      remove(...all);
+    };
     const pulls = (): Promise<unknown>[] =>
       Array.from({ length: 40 }, () => registry.pull(server.reference('app:1'), { signal, policy: 'always' }));
     await Promise.all(pulls());
@@ -117,8 +123,7 @@ describe('a signal', () => {
     const reference = server.reference('app:1');
     const { layerDigests } = await new Registry({ cache }).pull(reference);
     await holdGcLock(t, cache);
-    type Wait = { signal?: AbortSignal; lockTimeout?: number | null };
-    const waits: Record<string, (wait: Wait) => Promise<unknown>> = {
+    const waits: Record<string, (wait: WaitOptions) => Promise<unknown>> = {
       lease: (wait) => cache.lease(layerDigests, wait),
       prune: (wait) => cache.prune({ keep: 0, ...wait }),
       remove: (wait) => cache.remove(reference, wait),

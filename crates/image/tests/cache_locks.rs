@@ -100,7 +100,8 @@ impl Fixture {
         assert_eq!(error.code(), "ERR_LOCK_TIMEOUT", "{path:?}: {error:?}");
         assert!(started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT * 20, "{path:?}: {:?}", started.elapsed());
         let told = Event::LockWaiting { path: path.to_str().unwrap().into(), holder: Some(holder.0.id()) };
-        assert_eq!(watch.0.lock().unwrap().iter().filter(|event| **event == told).count(), 1, "{path:?}: {watch:?}");
+        let events = watch.0.lock().unwrap().clone();
+        assert_eq!(events.iter().filter(|event| **event == told).count(), 1, "{path:?}: {events:?}");
 
         let cancel = CancellationToken::new();
         let wait = LockWait { timeout: None, cancel: cancel.clone(), ..LockWait::default() };
@@ -214,7 +215,12 @@ fn eight_containers_whose_process_is_number_1_lease_in_one_cache() {
     let arguments = [program.to_str().unwrap(), "--exact", "leases", "--ignored", "--nocapture"];
     let start = |_| {
         let mut command = unshare(&arguments);
-        command.env("LEASES_IN", temp.path().join("cache")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .env("LEASES_IN", temp.path().join("cache"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     };
     let children: Vec<Child> = (0..8).map(start).collect();
     for child in children {

@@ -192,7 +192,7 @@ fn planted() -> Vec<(&'static str, fn(&Path))> {
     let mut all: Vec<(&'static str, fn(&Path))> = vec![
         ("pipe", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
         ("directory", |path| fs::create_dir_all(path.join("inside")).unwrap()),
-        ("socket", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+        ("socket", |path| mknodat(CWD, path, FileType::Socket, Mode::from_raw_mode(0o600), 0).unwrap()),
     ];
     let temp = tempfile::tempdir().unwrap();
     if mknodat(CWD, temp.path().join("x"), FileType::CharacterDevice, mode, rustix::fs::makedev(1, 5)).is_ok() {

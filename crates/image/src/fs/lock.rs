@@ -203,7 +203,6 @@ impl Lock {
                 }
                 Opened::Other => return Err(no_file(path)),
             };
-            step("lock", path);
             if !try_lock(path, &file, hold)? {
                 return Ok(None);
             }
@@ -217,6 +216,7 @@ impl Lock {
 
 fn try_lock(path: &Path, file: &File, hold: Hold) -> Result<bool> {
     loop {
+        step("lock", path);
         let tried = match hold {
             Hold::Alone => file.try_lock_exclusive(),
             Hold::Shared => FileExt::try_lock_shared(file),
