@@ -122,11 +122,25 @@ impl Lock {
     /// Takes the lock alone, trying again until it is free, as `wait` says. No thread is parked meanwhile; dropping the
     /// future ends the wait.
     pub(crate) async fn acquire(path: &Path, wait: &LockWait) -> Result<Self> {
+        let nothing = || std::future::ready(());
+        let (lock, ()) = Self::acquire_with(path, wait, None, nothing).await?;
+        Ok(lock)
+    }
+
+    /// [`acquire`](Self::acquire) while holding a permit, which is given back for as long as the lock is waited for and then
+    /// asked for again. `held` is one that is held already. Waiting for the permit counts for no time-out.
+    pub(crate) async fn acquire_with<P, F: Future<Output = P>>(
+        path: &Path,
+        wait: &LockWait,
+        mut held: Option<P>,
+        permit: impl Fn() -> F,
+    ) -> Result<(Self, P)> {
         wait.check()?;
         let mut waiting = Waiting::new(path, wait);
         let in_process = match in_process_lock(path).try_lock_owned() {
-            Ok(held) => held,
+            Ok(in_process) => in_process,
             Err(_) => {
+                held = None;
                 waiting.tell();
                 tokio::select! {
                     held = in_process_lock(path).lock_owned() => held,
@@ -136,9 +150,22 @@ impl Lock {
             }
         };
         loop {
+            let permit = match held.take() {
+                Some(permit) => permit,
+                None => {
+                    let asked = Instant::now();
+                    let permit = tokio::select! {
+                        permit = permit() => permit,
+                        () = wait.cancel.cancelled() => return Err(ImageError::aborted()),
+                    };
+                    waiting.started += asked.elapsed();
+                    permit
+                }
+            };
             if let Some(lock) = try_off_thread(path).await? {
-                return Ok(Self { _in_process: Some(in_process), ..lock });
+                return Ok((Self { _in_process: Some(in_process), ..lock }, permit));
             }
+            drop(permit);
             let pause = waiting.next_pause()?;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -277,7 +304,9 @@ fn holder(path: &Path) -> Option<u32> {
 /// Several file systems may have a file of this number. The device says which, but that of an overlay is not the one that
 /// the kernel lists, so the number alone has to do where no device fits.
 fn holder_of(file: &std::fs::Metadata, locks: &str) -> Option<u32> {
-    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between targets")]
+    let device = file.dev() as rustix::fs::Dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let (inode, exact) = (format!(":{}", file.ino()), format!("{major:02x}:{minor:02x}:{}", file.ino()));
     let holders = |fits: &dyn Fn(&str) -> bool| {
         locks.lines().find_map(|line| {

@@ -6,27 +6,25 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::spawn_blocking,
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{Halt, Report, Unpack, Unpacked, unpack},
+    layer::{BlobFacts, Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
-    progress::{Event, Observer},
+    progress::Observer,
     pull::{
         feed::{Feed, Reader},
         lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
+        told::Told,
     },
     registry::{Client, Sources},
     store::{GlobalCache, LayerFile, publish_tree, throw_away},
@@ -34,8 +32,6 @@ use crate::{
 
 /// Chunks on their way to the thread that stores them.
 const CHUNKS: usize = 16;
-/// Byte counts are told at most this often for each layer.
-const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all layers of a pull share.
 pub(super) struct Shared {
@@ -46,8 +42,7 @@ pub(super) struct Shared {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
-    pub(super) downloads: Arc<Semaphore>,
-    pub(super) extractions: Semaphore,
+    pub(super) share: Share,
 }
 
 /// A layer to bring in, and where in the image it stands: more than one place if it is listed more than once.
@@ -69,24 +64,26 @@ impl LayerJob {
         Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new() }
     }
 
-    pub(super) async fn run(self, shared: Arc<Shared>) -> Result<Done> {
+    /// `permit` says that the layer is at work.
+    pub(super) async fn run(self, shared: Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         let digest = self.blob.digest.clone();
-        self.bring(&shared).await.map_err(|error| error.for_layer(&digest))
+        self.bring(&shared, permit).await.map_err(|error| error.for_layer(&digest))
     }
 
-    async fn bring(&self, shared: &Arc<Shared>) -> Result<Done> {
+    async fn bring(&self, shared: &Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+            return Ok(self.there_already());
         }
-        let _locks = self.lock(shared).await?;
+        let _locks = self.lock(shared, permit).await?;
         if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+            return Ok(self.there_already());
         }
+        let told = Told::new(&shared.observer, &self.blob, &self.diff_id, &self.indices);
         let mut sources = Sources::All;
         let mut fresh = shared.options.force;
         let mut may_retry = true;
         loop {
-            let (work, receiver, reader) = Work::start(self, shared, fresh, sources).await?;
+            let (work, receiver, reader) = Work::start(self, shared, &told, fresh, sources).await?;
             let other_bytes = work.held != Held::Nothing || shared.client.has_mirrors(&shared.reference);
             let finished = work.finish(receiver, reader).await;
             let other_bytes = other_bytes || work.parted.load(Ordering::Relaxed);
@@ -108,20 +105,20 @@ impl LayerJob {
         blocking(move || Ok(cache.is_sound(&digest, index))).await
     }
 
-    fn there_already(&self, shared: &Shared) -> Done {
-        for &layer_index in &self.indices {
-            shared.observer.notify(Event::LayerIndexComplete { layer_index });
-        }
+    fn there_already(&self) -> Done {
         Done { digest: self.blob.digest.clone(), downloaded: false, report: None }
     }
 
-    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back.
-    async fn lock(&self, shared: &Shared) -> Result<(Lock, Lock)> {
+    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back. While
+    /// the first is waited for this layer is not at work.
+    async fn lock(&self, shared: &Shared, permit: LayerPermit) -> Result<(Lock, Lock, LayerPermit)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
         let wait = lock_wait(&shared.settings, &shared.observer, &shared.cancel);
-        let download = Lock::acquire(&path(LayerFile::DownloadLock), &wait).await?;
+        let again = || shared.share.layer();
+        let download = path(LayerFile::DownloadLock);
+        let (download, permit) = Lock::acquire_with(&download, &wait, Some(permit), again).await?;
         let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
-        Ok((download, extract))
+        Ok((download, extract, permit))
     }
 }
 
@@ -134,11 +131,14 @@ fn is_wrong_blob(error: &ImageError) -> bool {
 struct Work<'a> {
     job: &'a LayerJob,
     shared: &'a Arc<Shared>,
+    told: &'a Told,
     sources: Sources,
     held: Held,
     /// The blob was asked for in parts.
     parted: AtomicBool,
     feed: Feed,
+    /// The download has what it needs, or has failed: an extraction may begin.
+    began: CancellationToken,
     /// Stops the thread that stores, and the download.
     storing: Halt,
     download: CancellationToken,
@@ -152,6 +152,7 @@ impl<'a> Work<'a> {
     async fn start(
         job: &'a LayerJob,
         shared: &'a Arc<Shared>,
+        told: &'a Told,
         fresh: bool,
         sources: Sources,
     ) -> Result<(Self, Receiver, Reader)> {
@@ -169,14 +170,12 @@ impl<'a> Work<'a> {
         })
         .await?;
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
-        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, extract_meter(job, shared));
+        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, told.extract_meter());
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
-        let parted = AtomicBool::new(false);
-        Ok((
-            Self { job, shared, sources, held, parted, feed, storing, download, extracting, threads },
-            receiver,
-            reader,
-        ))
+        let (parted, began) = (AtomicBool::new(false), CancellationToken::new());
+        let work =
+            Self { job, shared, told, sources, held, parted, feed, began, storing, download, extracting, threads };
+        Ok((work, receiver, reader))
     }
 
     /// Runs to the end, or to the first failure; either way all threads have ended and no unfinished tree is left.
@@ -217,16 +216,15 @@ impl<'a> Work<'a> {
             fetched = self.fetch_all(receiver) => fetched,
             () = self.download.cancelled() => Err(ImageError::aborted()),
         };
-        fetched.inspect_err(|_| self.extracting.abort())
+        fetched.inspect_err(|_| {
+            self.extracting.abort();
+            self.began.cancel();
+        })
     }
 
     /// Brings the blob's missing bytes to the thread that stores them and gives the blob its final name. Says whether
     /// anything was downloaded.
     async fn fetch_all(&self, receiver: Receiver) -> Result<bool> {
-        let (incoming, chunks) = mpsc::channel(CHUNKS);
-        let meter = download_meter(self.job, self.shared, self.held);
-        let (feed, halt) = (self.feed.clone(), self.storing.clone());
-        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, meter));
         let blob = &self.job.blob;
         let offset = match self.held {
             Held::Blob => blob.size,
@@ -234,15 +232,24 @@ impl<'a> Work<'a> {
             Held::Nothing => 0,
         };
         let downloaded = offset < blob.size;
+        let permit = if downloaded { Some(self.shared.share.download().await) } else { None };
+        self.began.cancel();
+        let (incoming, chunks) = mpsc::channel(CHUNKS);
+        let mut meter = self.told.download_meter();
+        let count = move |bytes| {
+            if downloaded {
+                meter(bytes)
+            }
+        };
+        let (feed, halt) = (self.feed.clone(), self.storing.clone());
+        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, count));
         if downloaded {
-            let downloads = Arc::clone(&self.shared.downloads);
-            let permit = Arc::clone(&downloads).acquire_owned().await.map_err(|_| ImageError::aborted())?;
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
             // The second try takes no more chances: one server, one connection.
             if self.sources == Sources::All {
-                stream = stream.with_further_connections(downloads);
+                stream = stream.with_further_connections(self.shared.share.further_connections());
             }
             while let Some(bytes) = stream.next().await? {
                 self.parted.store(stream.was_parted(), Ordering::Relaxed);
@@ -251,11 +258,13 @@ impl<'a> Work<'a> {
                     break;
                 }
             }
-            drop(stream);
-            drop(permit);
         }
+        drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        if downloaded {
+            self.told.downloaded();
+        }
         if self.held != Held::Blob {
             let (part, place) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
             blocking(move || rename(&part, &place)).await?;
@@ -263,19 +272,26 @@ impl<'a> Work<'a> {
         Ok(downloaded)
     }
 
-    /// Extracts as bytes arrive, as soon as there is a place for it. Ends only after the blob's digest was right.
+    /// Extracts as bytes arrive, as soon as the download has begun and there is a place for it. Ends only after the blob's digest was right.
     async fn extract(&self, reader: Reader) -> Result<Unpacked> {
-        let _permit = self.shared.extractions.acquire().await.map_err(|_| ImageError::aborted())?;
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractStarted { layer_index, diff_id });
-        }
+        self.began.cancelled().await;
+        self.extracting.check()?;
+        let place = self.shared.share.extraction().await;
+        self.feed.set_capacity(place.feed_bytes());
+        self.told.extract_started();
         let how = Unpack {
             diff_id: Some(self.job.diff_id.clone()),
+            blob: Some(BlobFacts {
+                digest: self.job.blob.digest.clone(),
+                size: self.job.blob.size,
+                media_type: self.job.blob.media_type.clone(),
+            }),
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
             halt: self.extracting.clone(),
+            blocks: place.blocks(),
+            directories: place.directories(),
         };
         let directory = self.path(LayerFile::Extracting);
         let extracting = self.threads.spawn_blocking(move || unpack(reader, &directory, how));
@@ -290,11 +306,7 @@ impl<'a> Work<'a> {
     }
 
     async fn publish(&self, unpacked: Unpacked, downloaded: bool) -> Result<Done> {
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractComplete { layer_index, diff_id });
-            self.shared.observer.notify(Event::LayerIndexStarted { layer_index });
-        }
+        let with_index = unpacked.index.is_some();
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
         let keep_blob = self.shared.options.keep_blobs;
         let report = blocking(move || {
@@ -306,9 +318,7 @@ impl<'a> Work<'a> {
             Ok(unpacked.report)
         })
         .await?;
-        for &layer_index in &self.job.indices {
-            self.shared.observer.notify(Event::LayerIndexComplete { layer_index });
-        }
+        self.told.published(with_index);
         let report = Some(report).filter(|report| !report.is_empty());
         Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report })
     }
@@ -336,42 +346,6 @@ impl<'a> Work<'a> {
 
     fn path(&self, file: LayerFile) -> PathBuf {
         self.shared.cache.layer(&self.job.blob.digest, file)
-    }
-}
-
-/// Tells how much has come, not too often, and the end always.
-fn download_meter(job: &LayerJob, shared: &Arc<Shared>, held: Held) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices) = (Arc::clone(&shared.observer), job.indices.clone());
-    let (digest, size): (Arc<str>, u64) = (job.blob.digest.to_string().into(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |downloaded_bytes| {
-        let complete = downloaded_bytes == size;
-        if held == Held::Blob || (!complete && last.is_some_and(|last| last.elapsed() < EVENT_PAUSE)) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            let digest = Arc::clone(&digest);
-            observer.notify(if complete {
-                Event::LayerDownloadComplete { layer_index, digest, downloaded_bytes }
-            } else {
-                Event::LayerDownloadProgress { layer_index, digest, downloaded_bytes, total_bytes: Some(size) }
-            });
-        }
-    }
-}
-
-fn extract_meter(job: &LayerJob, shared: &Arc<Shared>) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices, total_bytes) = (Arc::clone(&shared.observer), job.indices.clone(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |bytes_read| {
-        if last.is_some_and(|last| last.elapsed() < EVENT_PAUSE) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            observer.notify(Event::LayerExtractProgress { layer_index, bytes_read, total_bytes });
-        }
     }
 }
 

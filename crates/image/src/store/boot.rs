@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ImageError, Result},
-    fs::open_file,
+    fs::{open_file, step},
     model::{Algorithm, Digest},
     store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile},
 };
@@ -100,6 +100,7 @@ impl GlobalCache {
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
             return Ok(());
         }
+        step("sync", self.layers_dir());
         sync_file_system(self.layers_dir())?;
         if let Some(trees) = trees {
             self.mark(path, &trees, true);
@@ -120,6 +121,7 @@ impl GlobalCache {
 
     fn mark(&self, path: &Path, trees: &str, durably: bool) {
         // Another pull may have written other metadata meanwhile: the fingerprint tells of which trees this is true.
+        step("mark as synced", path);
         let marked = open_file(path).and_then(|file| {
             let failed = |errno| ImageError::io("mark", path, errno);
             fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty()).map_err(failed)?;
@@ -167,8 +169,12 @@ pub(super) fn sync_file_system(directory: &Path) -> Result<()> {
     rustix::fs::syncfs(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
     #[cfg(not(target_os = "linux"))]
     {
-        drop(opened);
         rustix::fs::sync();
+        // That only hands it to the drive; this makes the drive write it.
+        #[cfg(target_vendor = "apple")]
+        rustix::fs::fcntl_fullfsync(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
+        #[cfg(not(target_vendor = "apple"))]
+        drop(opened);
     }
     Ok(())
 }

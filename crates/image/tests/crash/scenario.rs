@@ -29,6 +29,8 @@ pub struct Scenario {
     pub force: bool,
     /// Blobs go once their layers are extracted.
     pub drops_blobs: bool,
+    /// The answer waits until all of it is on the disk.
+    pub durable: bool,
     /// The cache has all that crashes leave.
     pub leftovers: bool,
     /// The blob comes with a wrong byte.

@@ -102,6 +102,7 @@ pub fn pull_watched(cache: &Path, reference: &str, how: &Scenario) -> (Result<Pu
         force: how.force,
         verify_before_extract: !how.parallel,
         keep_blobs: !how.drops_blobs,
+        durable: how.durable,
         ..PullOptions::default()
     };
     let client = ClientOptions { retries: 0, ..support::options() };

@@ -20,5 +20,6 @@ mod overrides;
 mod races;
 mod replacing;
 mod seeds;
+mod shapes;
 mod sparse;
 mod whiteouts;

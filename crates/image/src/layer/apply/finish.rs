@@ -2,24 +2,22 @@
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
 use std::{
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    ops::ControlFlow,
+    os::fd::AsFd,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use rustix::fs::{AtFlags, Mode, RawDir, XattrFlags, fsetxattr, futimens, openat, statat};
+use rustix::fs::{AtFlags, Mode, XattrFlags, fsetxattr, futimens, openat, statat};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
         apply::{
-            DIRECTORY,
+            DIRECTORY, Handle,
             directories::{Directories, OPEN, failed},
+            listing::Listing,
             writers::times,
         },
         halt::Halt,
@@ -31,16 +29,20 @@ use crate::{
 
 /// Directories a thread takes at a time: neighbours, so that most have the same parents. Fewer are not worth a thread.
 const SHARE: usize = 64;
-/// Handles a thread keeps open: those of the directories above the one at hand.
-const MOST_OPEN: usize = 32;
-
-/// Finishes all directories of the tree below `root`, on up to `threads` threads. Files must be written by now. Answers
-/// whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
+/// Finishes all directories of the tree below `root`, on up to `threads` threads, with up to `most_open` of them open. Files
+/// must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
 /// an index of those would be wrong.
-pub(crate) fn finish_directories(tree: &mut Tree, root: &OwnedFd, threads: usize, halt: &Halt) -> Result<bool> {
+pub(crate) fn finish_directories(
+    tree: &mut Tree,
+    root: impl AsFd + Sync,
+    threads: usize,
+    most_open: usize,
+    halt: &Halt,
+) -> Result<bool> {
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
-    let finish = || Finisher::new(tree, root).and_then(|finisher| finisher.run(&shares, halt));
+    let most_open = most_open / threads.max(1);
+    let finish = || Finisher::new(tree, &root, most_open).and_then(|finisher| finisher.run(&shares, halt));
     let finished: Vec<Result<Finished>> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(finish)).collect();
         let own = finish();
@@ -87,16 +89,16 @@ struct Finished {
 struct Finisher<'a> {
     tree: &'a Tree,
     directories: Directories,
-    buffer: Vec<MaybeUninit<u8>>,
+    listing: Listing,
     finished: Finished,
 }
 
 impl<'a> Finisher<'a> {
-    fn new(tree: &'a Tree, root: &OwnedFd) -> Result<Self> {
+    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize) -> Result<Self> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
-        let directories = Directories::new(Arc::new(root), MOST_OPEN);
-        Ok(Self { tree, directories, buffer: vec![MaybeUninit::uninit(); 64 << 10], finished: Finished::default() })
+        let directories = Directories::new(root, most_open);
+        Ok(Self { tree, directories, listing: Listing::new(64 << 10), finished: Finished::default() })
     }
 
     fn run(mut self, shares: &Shares<'_>, halt: &Halt) -> Result<Finished> {
@@ -136,7 +138,7 @@ impl<'a> Finisher<'a> {
 
     /// Whether the listing, of which the first name of a directory is the last that was read, gave the number that
     /// `stat` gives.
-    fn first_child_agrees(&self, id: EntryId, handle: &OwnedFd) -> Result<Option<bool>> {
+    fn first_child_agrees(&self, id: EntryId, handle: &Handle) -> Result<Option<bool>> {
         let Some(&(child, listed)) = self.finished.inodes.last() else { return Ok(None) };
         let stat = statat(handle, self.tree.name(child), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed("look at", self.tree, child, errno))?;
@@ -144,20 +146,19 @@ impl<'a> Finisher<'a> {
         Ok(Some(stat.st_ino == listed))
     }
 
-    fn read_inodes(&mut self, id: EntryId, handle: &OwnedFd) -> Result<()> {
+    fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
         let before = self.finished.inodes.len();
-        let mut listing = RawDir::new(handle, &mut self.buffer);
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(|errno| failed("list", tree, id, errno))?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
+        let inodes = &mut self.finished.inodes;
+        let listed = self.listing.each(handle, |name, inode| match tree.lookup(id, name) {
+            Some(child) => {
+                inodes.push((child, inode));
+                ControlFlow::Continue(())
             }
-            let Some(child) = tree.lookup(id, name) else {
-                return Err(disagrees(tree, id, format!("{:?} is there and was not made", entry_text(name))));
-            };
-            self.finished.inodes.push((child, entry.ino()));
+            None => ControlFlow::Break(format!("{:?} is there and was not made", entry_text(name))),
+        });
+        if let ControlFlow::Break(what) = listed.map_err(|errno| failed("list", tree, id, errno))? {
+            return Err(disagrees(tree, id, what));
         }
         let (found, made) = (self.finished.inodes.len() - before, tree.children(id).count());
         if found != made {

@@ -184,6 +184,10 @@ fn difference(left: &Path, right: &Path, attribute: bool, halt: &Halt) -> Result
     if !is.is_dir() && is.len() != must_be.len() {
         return Ok(Some("it has another length"));
     }
+    if is.is_symlink() {
+        let target = |path: &Path| fs::read_link(path).map_err(|error| ImageError::io("read", path, error));
+        return Ok((target(left)? != target(right)?).then_some("it leads elsewhere"));
+    }
     if is.is_file() && !same_bytes(left, right, halt)? {
         return Ok(Some("it has other content"));
     }
