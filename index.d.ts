@@ -317,8 +317,15 @@ interface RemoveReport {
     /** Allocated bytes of what went. */
     freedBytes: number;
 }
+/** How a method that may have to wait for another process is stopped. */
+interface WaitOptions {
+    /** Stops it within a quarter of a second; the promise rejects with the signal's reason. */
+    signal?: AbortSignal;
+    /** Milliseconds to wait for a lock that another process holds, then `ERR_LOCK_TIMEOUT`; `null` is for ever. Default 600,000. */
+    lockTimeout?: number | null;
+}
 /** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
-interface PruneOptions {
+interface PruneOptions extends WaitOptions {
     /**
      * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
      * Default: no image goes for its rank, none is exempt.
@@ -427,8 +434,15 @@ declare class GlobalCache {
     #private;
     /** The directory, absolute. */
     readonly directory: string;
-    /** @param directory Default: `~/.microsandbox/cache`. */
-    constructor(directory?: string);
+    /** Users, by id, whose files are believed beside root's and one's own. */
+    readonly trustedOwners: readonly number[];
+    /**
+     * @param directory Default: `~/.microsandbox/cache`. A link in its place is not followed.
+     * @param options `trustedOwners`: see {@link RegistryOptions}.
+     */
+    constructor(directory?: string, options?: {
+        trustedOwners?: number[];
+    });
     /** Where layers are: `<cache>/layers`. */
     get layersDir(): string;
     /** `<cache>/layers/<d>.tar.gz`: the compressed blob, whatever its compression; there unless it was pruned. */
@@ -477,10 +491,10 @@ declare class GlobalCache {
      * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
      * or holds a lease of stays and is told in `kept`.
      *
-     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
-     * the same.
+     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process is at the same for longer
+     * than `lockTimeout`.
      */
-    remove(reference: string | Reference): Promise<RemoveReport>;
+    remove(reference: string | Reference, options?: WaitOptions): Promise<RemoveReport>;
     /**
      * Makes room, without harm to other processes at work in the same cache, and tells what went and why.
      *
@@ -499,9 +513,10 @@ declare class GlobalCache {
      * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
      * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
      *
-     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written,
+     * `ERR_LOCK_TIMEOUT` as in {@link remove}.
      */
-    lease(digests: string[]): Promise<Lease>;
+    lease(digests: string[], options?: WaitOptions): Promise<Lease>;
 }
 
 /** A credential for one registry: name and password, a bearer token the registry takes, or none. */
@@ -709,6 +724,12 @@ interface RegistryOptions {
     stallTimeout?: number;
     /** Milliseconds to wait for a lock that another process holds; `null` is for ever. Default 600,000. */
     lockTimeout?: number | null;
+    /**
+     * Users, by id, whose files in the cache are believed beside root's and one's own; a process of root also believes the
+     * owner of the cache's directory. What anybody else owns, or everybody may write, is refused with `ERR_CACHE`. Default:
+     * none.
+     */
+    trustedOwners?: number[];
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
@@ -878,7 +899,8 @@ declare class Registry {
      * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
      * sure before the machine was started: {@link pull} then looks it through, once.
      *
-     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
+     * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
      */
     pullCached(reference: string | Reference): PullResult | null;
     /**
@@ -912,4 +934,4 @@ declare function pull(reference: string | Reference, options?: RegistryOptions &
 declare function plan(reference: string | Reference, options?: RegistryOptions & PullOptions): Promise<PullPlan>;
 
 export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, plan, pull, readStat };
-export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };
+export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport, WaitOptions };

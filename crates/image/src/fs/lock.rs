@@ -19,7 +19,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{
         in_process::{InProcessLock, in_process_lock},
-        open::{Opened, no_file, open_with},
+        open::{Opened, no_file, open_regular, open_with},
         step,
     },
     progress::{Event, Observer, Unobserved},
@@ -214,8 +214,8 @@ impl Lock {
 
     /// True if somebody holds the lock. Makes no file where there is none.
     pub(crate) fn is_held(path: &Path) -> Result<bool> {
-        // No more is asked of it than being a file: who may write here may hold a lock as well.
-        let Opened::File(file, _) = open_with(OpenOptions::new().write(true), path)? else { return Ok(false) };
+        // Being a file is enough: who may write here may hold a lock as well.
+        let Opened::File(file, _) = open_regular(path)? else { return Ok(false) };
         Ok(!try_lock(path, &file, Hold::Shared)?)
     }
 
@@ -230,7 +230,6 @@ impl Lock {
                 }
                 Opened::Other => return Err(no_file(path)),
             };
-            step("lock", path);
             if !try_lock(path, &file, hold)? {
                 return Ok(None);
             }
@@ -244,6 +243,7 @@ impl Lock {
 
 fn try_lock(path: &Path, file: &File, hold: Hold) -> Result<bool> {
     loop {
+        step("lock", path);
         let tried = match hold {
             Hold::Alone => file.try_lock_exclusive(),
             Hold::Shared => FileExt::try_lock_shared(file),

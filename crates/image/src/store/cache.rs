@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{ImageError, Result},
+    error::{ErrorKind, ImageError, Result},
     fs::{publish_file, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
@@ -169,7 +169,20 @@ impl GlobalCache {
                 _ => {}
             }
         }
-        self.check()
+        self.check()?;
+        [self.layers_dir(), self.images_dir()].into_iter().try_for_each(check_writable)
+    }
+}
+
+/// Says at once, and in plain words, that this user may not write a cache.
+fn check_writable(directory: &Path) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::ACCESS) => {
+            let reason = "this user may not write it; choose a cache directory of your own".to_owned();
+            Err(ErrorKind::Cache { path: directory.display().to_string(), reason }.into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -197,6 +197,8 @@ impl<'a> Removal<'a> {
     /// Deletes what was renamed. The gc lock should be given back by now.
     pub(super) fn delete(self) -> Result<(Vec<Item>, Vec<Item>)> {
         for path in &self.trash {
+            // What is renamed already is swept by the next who looks.
+            self.sizes.check()?;
             remove_tree(path)?;
         }
         Ok((self.removed, self.kept))

@@ -52,7 +52,7 @@ impl GlobalCache {
         let gc = self.gc_lock(Hold::Alone, wait)?;
         let inventory = Inventory::read(self)?;
         let (going, staying): (Vec<&ImageFile>, Vec<&ImageFile>) = inventory.images.iter().partition(|i| is_it(i));
-        let mut removal = Removal::new(self, Sizes::default(), Some(&gc), false)?;
+        let mut removal = Removal::new(self, Sizes::until(&wait.cancel), Some(&gc), false)?;
         let mut layers: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
         for image in going {
             if removal.image(image, Reason::Requested)? {
