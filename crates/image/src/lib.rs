@@ -17,6 +17,7 @@ pub mod progress;
 pub mod pull;
 pub mod registry;
 pub mod store;
+mod text;
 
 pub use error::{ErrorKind, ImageError, Result};
 pub use model::{Digest, ImageConfig, Platform, Reference};
