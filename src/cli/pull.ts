@@ -8,6 +8,7 @@ import { Registry } from '../registry.js';
 import { Interrupted, Usage } from './failure.js';
 import { watcher } from './progress.js';
 import { parseCount } from './quantity.js';
+import { json } from './text.js';
 
 /** What the commands that pull, or plan to, are told. */
 export interface PullFlags {
@@ -101,7 +102,7 @@ async function pullAll(references: string[], flags: PullFlags): Promise<void> {
   const options = pullOptions(flags);
   for (const reference of parseAll(references)) {
     const result = await pullOne(registry, reference, options, flags.quiet === true || flags.json === true);
-    process.stdout.write(`${flags.json === true ? JSON.stringify(result) : result.manifestDigest}\n`);
+    process.stdout.write(`${flags.json === true ? json(result) : result.manifestDigest}\n`);
   }
 }
 

@@ -59,11 +59,6 @@ impl Registry {
         Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
 
-    /// The same client with other options of connections and credentials; cache, settings and budget are shared.
-    pub fn with_client(&self, client: ClientOptions) -> Result<Self> {
-        Ok(Self { client: Client::new(client)?, ..self.clone() })
-    }
-
     /// The cache.
     pub fn cache(&self) -> &GlobalCache {
         &self.cache

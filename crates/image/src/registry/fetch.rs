@@ -61,7 +61,8 @@ impl Fetcher<'_> {
         let ask = Ask { repository, path: &path, accept: Some(ACCEPT), from: 0, to: None, what: &what };
         let check = |bytes: Bytes, headers: &HeaderMap| {
             let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-            let claimed = header("docker-content-digest").map(Digest::parse).transpose()?;
+            let claimed = header("docker-content-digest").map(str::trim).filter(|text| !text.is_empty());
+            let claimed = claimed.map(Digest::parse).transpose()?;
             let expected = expected.or(claimed.as_ref());
             let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
             if let Some(expected) = expected.filter(|expected| **expected != digest) {

@@ -12,6 +12,7 @@ mod client;
 mod connections;
 mod endpoint;
 mod fetch;
+mod loopback;
 mod mirror;
 mod options;
 mod parts;

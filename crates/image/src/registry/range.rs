@@ -104,6 +104,11 @@ impl RangeStream {
     ///
     /// Where the range ends before the blob, a server that sends something else than the range is an error.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = self.next_unmasked().await;
+        next.map_err(|error| self.client.transport.sent.mask().error(error))
+    }
+
+    async fn next_unmasked(&mut self) -> Result<Option<Bytes>> {
         loop {
             if self.position >= self.end {
                 return self.end().await;

@@ -59,7 +59,7 @@ impl Transport {
                 request = request.header(RANGE, range);
             }
             if let Some(login) = login.filter(|_| !foreign) {
-                request = request.header(AUTHORIZATION, login.to_header()?);
+                request = request.header(AUTHORIZATION, login.to_header(&host)?);
             }
             let response = self.send(request, &host, ask.what).await?;
             let status = response.status();
