@@ -26,7 +26,7 @@ use crate::{
         lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
         queue::{Receiver, Sender, bounded},
-        report::Report,
+        report::{Note, Report},
         stages::{Stages, TimedSource, timed},
         tar::{Member, Sink, Walker},
     },
@@ -85,7 +85,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (to_hasher, blocks) = bounded(BLOCKS);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &blocks));
-    let (sending, threads) = Writers::start(scope, writers, &halt);
+    let (sending, threads) = Writers::start(scope, writers, limits, &halt);
     let mut builder = Builder {
         planner: Planner::new(limits),
         limits,
@@ -125,7 +125,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let finish = || finish_directories(&mut planner.tree, &root, writers, &halt);
+    let copies = planner.report.has(Note::LinkCopied);
+    let finish = || finish_directories(&mut planner.tree, &root, writers, copies, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
     let implicit_directories = planner.implicit_directories();

@@ -2,6 +2,7 @@
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     os::fd::OwnedFd,
     sync::{
@@ -37,8 +38,14 @@ const MOST_OPEN: usize = 32;
 
 /// Finishes all directories of the tree below `root`, on up to `threads` threads. Files must be written by now. Answers
 /// whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
-/// an index of those would be wrong.
-pub(crate) fn finish_directories(tree: &mut Tree, root: &OwnedFd, threads: usize, halt: &Halt) -> Result<bool> {
+/// an index of those would be wrong. With `copies`, not all names of a file that the tree has are one file on the host.
+pub(crate) fn finish_directories(
+    tree: &mut Tree,
+    root: &OwnedFd,
+    threads: usize,
+    copies: bool,
+    halt: &Halt,
+) -> Result<bool> {
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
     let finish = || Finisher::new(tree, root).and_then(|finisher| finisher.run(&shares, halt));
@@ -48,12 +55,17 @@ pub(crate) fn finish_directories(tree: &mut Tree, root: &OwnedFd, threads: usize
         let panicked = |_| Err(ImageError::internal("a thread that finishes directories panicked"));
         others.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).chain([own]).collect()
     });
-    let mut known = true;
+    let (mut known, mut parted) = (true, HashMap::new());
     for finished in finished {
         let finished = finished?;
         known &= finished.agree.unwrap_or(true);
         for (entry, inode) in finished.inodes {
-            tree.inode_mut(entry).host = inode;
+            match tree.inode_mut(entry) {
+                known if copies && known.links > 1 && ![0, inode].contains(&known.host) => {
+                    tree.part(entry, inode, &mut parted);
+                }
+                known => known.host = inode,
+            }
         }
     }
     Ok(known)

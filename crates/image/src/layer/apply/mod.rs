@@ -3,6 +3,7 @@
 
 mod directories;
 mod finish;
+mod links;
 mod listing;
 mod symlink;
 mod twin;

@@ -1,7 +1,10 @@
 //! The layer's tree in memory: entries (a name in a directory) and inodes (what the names stand for), as in a file
 //! system. It is the only record of what was extracted; the index is built from it.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
 
 use hashbrown::HashTable;
 
@@ -30,6 +33,7 @@ pub(crate) enum Content {
     Leaf,
 }
 
+#[derive(Clone)]
 pub(crate) struct Inode {
     pub(crate) content: Content,
     pub(crate) stat: OverrideStat,
@@ -191,6 +195,19 @@ impl Tree {
     pub(crate) fn inode_mut(&mut self, id: EntryId) -> &mut Inode {
         let inode = self.inode_of(id);
         &mut self.inodes[inode.0 as usize]
+    }
+
+    /// Parts names from their inode, because the host gave them one of their own with the number `host`. `parted` knows
+    /// those that were made so far.
+    pub(crate) fn part(&mut self, id: EntryId, host: u64, parted: &mut HashMap<(InodeId, u64), InodeId>) {
+        let old = self.inode_of(id);
+        let new = *parted.entry((old, host)).or_insert_with(|| {
+            let inode = Inode { host, links: 0, ..self.inodes[old.0 as usize].clone() };
+            self.add_inode(inode)
+        });
+        self.inodes[old.0 as usize].links -= 1;
+        self.inodes[new.0 as usize].links += 1;
+        self.entries[id.0 as usize].inode = new;
     }
 
     /// One more name for an inode.
