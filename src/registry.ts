@@ -4,7 +4,15 @@ import type { CredentialCallback } from './credentials.js';
 import { wrongType } from './errors.js';
 import type { NativeRegistry } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
-import { defaultCacheDirectory, type PullOptions, pullText, type RegistryOptions, registryText } from './options.js';
+import {
+  checkBoolean,
+  checkObject,
+  defaultCacheDirectory,
+  type PullOptions,
+  pullText,
+  type RegistryOptions,
+  registryText,
+} from './options.js';
 import type { PullPlan } from './plan.js';
 import { type Platform, platformJson } from './platform.js';
 import { type ImageConfig, type Pull, type PullResult, runTask, toPull } from './pull.js';
@@ -85,10 +93,20 @@ export class Registry {
    * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
    * sure before the machine was started: {@link pull} then looks it through, once.
    *
-   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+   * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
+   * a pull that allowed it as well.
+   *
+   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_INVALID_OPTION` on a bad platform, `ERR_IO`;
+   * `TypeError` on a wrong type.
    */
-  pullCached(reference: string | Reference): PullResult | null {
-    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference)));
+  pullCached(
+    reference: string | Reference,
+    options: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'> = {},
+  ): PullResult | null {
+    checkObject(options, 'options');
+    const platform = platformJson(options.platform, 'options.platform');
+    const anyPlatform = checkBoolean(options.allowPlatformMismatch, 'options.allowPlatformMismatch');
+    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference), platform, anyPlatform));
   }
 
   /**

@@ -126,6 +126,11 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
+        self.cache_status(reference, platform, false)
+    }
+
+    /// [`look_up`](Self::look_up); with `any_platform` also for an image of another platform that was pulled as one for this.
+    pub fn cache_status(&self, reference: &Reference, platform: &Platform, any_platform: bool) -> Result<Lookup> {
         let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
         if ![self.images_dir(), self.layers_dir()].into_iter().all(is_directory) {
             return Ok(Lookup::Miss);
@@ -135,7 +140,9 @@ impl GlobalCache {
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        if other_platform || !self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)) {
+        if (other_platform && !any_platform)
+            || !self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest))
+        {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
