@@ -3,6 +3,7 @@
 //! The crate mirrors `microsandbox-image` 0.3.13 and shares its cache directory: what one wrote, the other reads as a
 //! cache hit.
 
+pub mod budget;
 pub mod error;
 #[cfg(feature = "fail-points")]
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! The small core of an extraction, its pool of blocks, its batches and its queues, under a deterministic scheduler that
+//! The small core of an extraction, its pool of blocks, its batches and its queues, and the budget of pulls, under a deterministic scheduler that
 //! tries orders of events: none stops for ever. The sources are those of the library; only the mutex and the condition
 //! variable underneath are the scheduler's, which ends no wait by time, so that no time-out hides a lost wake-up.
 //!
@@ -9,6 +9,8 @@
 mod error {
     pub use microsandbox_image_core::{ImageError, Result};
 }
+#[path = "../src/budget/mod.rs"]
+mod budget;
 mod sync {
     pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
@@ -29,6 +31,7 @@ mod layer {
 
 use std::{sync::Arc, time::Duration};
 
+use budget::Budget;
 use layer::{
     batch::Batches,
     block::{Pool, Slice},
@@ -36,7 +39,9 @@ use layer::{
     queue::bounded,
 };
 use shuttle::{
+    future::{block_on, yield_now},
     rand::{Rng, thread_rng},
+    sync::Mutex,
     thread,
 };
 
@@ -118,7 +123,64 @@ fn a_reader_whose_writer_is_gone_does_not_wait_for_its_blocks() {
     shuttle::check_random(stop, 500);
 }
 
+/// Locks of layers between processes: tried, never waited for.
+type Locks = Arc<Vec<Mutex<bool>>>;
+
+/// A layer of a pull, step by step as the budget's order has it.
+async fn pull_layer(share: budget::Share, locks: Locks, layer: usize) {
+    let mut permit = share.layer().await;
+    while std::mem::replace(&mut *locks[layer].lock().unwrap(), true) {
+        drop(permit);
+        yield_now().await;
+        permit = share.layer().await;
+    }
+    let download = share.download().await;
+    let further = share.further_connections();
+    let parts = (further.connection(), further.memory(8 << 20));
+    // The download ends without the extraction, which begins while it is under way.
+    let fetching = shuttle::future::spawn(async move {
+        yield_now().await;
+        drop((download, parts));
+    });
+    let extraction = share.extraction().await;
+    assert!(extraction.blocks() >= 4 && extraction.feed_bytes() >= 1 << 20 && extraction.directories() >= 16);
+    fetching.await.unwrap();
+    yield_now().await;
+    drop(extraction);
+    *locks[layer].lock().unwrap() = false;
+    drop(permit);
+}
+
+/// Several pulls of two registries over one process that has hardly anything.
+fn pulls() {
+    let process = Arc::new(budget::Process::with(2, 3, 12 << 20, 20));
+    let registries = [Budget::over(Arc::clone(&process), 1, 2), Budget::over(process, 2, 1)];
+    let locks: Locks = Arc::new((0..3).map(|_| Mutex::new(false)).collect());
+    let pull = |at: usize| {
+        let (share, locks) = (registries[at % 2].share(), Arc::clone(&locks));
+        thread::spawn(move || {
+            block_on(async {
+                let _pull = share.pull().await;
+                let layer = |layer| shuttle::future::spawn(pull_layer(share.clone(), Arc::clone(&locks), layer));
+                let layers: Vec<_> = (0..3).map(|number| layer((number + at) % 3)).collect();
+                for layer in layers {
+                    layer.await.unwrap();
+                }
+            });
+        })
+    };
+    for pull in (0..3).map(pull).collect::<Vec<_>>() {
+        pull.join().unwrap();
+    }
+}
+
+fn no_order_of_permits_and_locks_stops_a_pull_for_ever() {
+    shuttle::check_random(pulls, 400);
+    shuttle::check_pct(pulls, 200, 3);
+}
+
 fn main() {
+    no_order_of_permits_and_locks_stops_a_pull_for_ever();
     no_order_of_events_stops_an_extraction_for_ever();
     a_reader_whose_writer_is_gone_does_not_wait_for_its_blocks();
 }

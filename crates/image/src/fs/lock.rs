@@ -52,12 +52,27 @@ impl Lock {
         timeout: Option<Duration>,
         waiting: impl FnOnce(Option<u32>) + Send,
     ) -> Result<Self> {
-        let started = Instant::now();
+        let nothing = || std::future::ready(());
+        let (lock, ()) = Self::acquire_with(path, timeout, waiting, None, nothing).await?;
+        Ok(lock)
+    }
+
+    /// [`acquire`](Self::acquire) while holding a permit, which is given back for as long as the lock is waited for and then
+    /// asked for again. `held` is one that is held already. Waiting for the permit counts for no time-out.
+    pub(crate) async fn acquire_with<P, F: Future<Output = P>>(
+        path: &Path,
+        timeout: Option<Duration>,
+        waiting: impl FnOnce(Option<u32>) + Send,
+        mut held: Option<P>,
+        permit: impl Fn() -> F,
+    ) -> Result<(Self, P)> {
+        let mut started = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut waiting = Some(waiting);
         let turn = match queue(path).try_lock_owned() {
             Ok(turn) => turn,
             Err(_) => {
+                held = None;
                 if let Some(waiting) = waiting.take() {
                     waiting(off_thread(path, holder).await?);
                 }
@@ -65,9 +80,19 @@ impl Lock {
             }
         };
         loop {
+            let permit = match held.take() {
+                Some(permit) => permit,
+                None => {
+                    let asked = Instant::now();
+                    let permit = permit().await;
+                    started += asked.elapsed();
+                    permit
+                }
+            };
             if let Some(lock) = off_thread(path, Self::try_acquire).await?? {
-                return Ok(Self { _turn: Some(turn), ..lock });
+                return Ok((Self { _turn: Some(turn), ..lock }, permit));
             }
+            drop(permit);
             if let Some(waiting) = waiting.take() {
                 waiting(off_thread(path, holder).await?);
             }

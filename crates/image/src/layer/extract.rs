@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     ffi::CString,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use std::{
 use crate::{
     error::{ErrorKind, ImageError, Result},
     layer::{
-        apply::{Directories, FileMeta, Writers, finish_directories, keep_all},
+        apply::{Directories, FileMeta, Handle, Writers, finish_directories, keep_all},
         block::{Block, Pool, Slice},
         decode::{Decoder, Source},
         halt::Halt,
@@ -33,23 +33,22 @@ use crate::{
     model::{Algorithm, Digest, Hasher},
 };
 
-/// Blocks in the ring: decoder, hasher and writers each have some in hand.
-const BLOCKS: usize = 12;
-/// Directories kept open for one layer. Processes may commonly open 1,024 files.
-const MOST_OPEN: usize = 192;
-
 /// What to extract, and how.
 pub(crate) struct Job<S: Source> {
     /// Compressed bytes, in order.
     pub(crate) source: S,
     /// An empty directory, open.
-    pub(crate) root: Arc<OwnedFd>,
+    pub(crate) root: OwnedFd,
     /// What the uncompressed bytes must hash to; `None` where nobody promised anything.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) limits: Limits,
     /// Threads that make files.
     pub(crate) writers: usize,
     pub(crate) halt: Halt,
+    /// Blocks in the ring: decoder, hasher and writers each have some in hand.
+    pub(crate) blocks: usize,
+    /// Directories that are open at a time, those that jobs wait to use included.
+    pub(crate) directories: usize,
 }
 
 /// A tree that was written and verified.
@@ -81,15 +80,16 @@ pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
 
 fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {
     let began = Instant::now();
-    let Job { source, root, diff_id, limits, writers, halt } = job;
-    let (to_hasher, blocks) = bounded(BLOCKS);
+    let Job { source, root, diff_id, limits, writers, halt, blocks, directories } = job;
+    let (to_hasher, to_hash) = bounded(blocks);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &blocks));
+    let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &to_hash));
     let (sending, threads) = Writers::start(scope, writers, limits, &halt);
     let mut builder = Builder {
         planner: Planner::new(limits),
         limits,
-        directories: Directories::new(Arc::clone(&root), MOST_OPEN),
+        directories: Directories::new(root, directories),
+        halt: halt.clone(),
         homes: HashMap::new(),
         elsewhere: HashMap::new(),
         writers: sending,
@@ -98,7 +98,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         layer_bytes: 0,
     };
     let mut stages = Stages::default();
-    let read = read_all(source, &mut builder, to_hasher, &halt, &mut stages)
+    let read = read_all(source, &mut builder, blocks, to_hasher, &halt, &mut stages)
         .and_then(|uncompressed| Ok((uncompressed, builder.finish_entries()?)));
     // On failure the other stages must not wait for this one.
     if let Err(error) = read {
@@ -108,7 +108,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (uncompressed, lower_links) = read?;
     stages.waiting_for_writers = builder.writers.waited();
     stages.planning = stages.planning.saturating_sub(stages.waiting_for_writers);
-    let Builder { mut planner, writers: sending, .. } = builder;
+    let Builder { mut planner, writers: sending, directories: open, .. } = builder;
+    let root = open.close_all();
     // The writers end when nobody can send to them any more.
     drop(sending);
     let ended = timed(&mut stages.ending, || (threads.join(), hasher.join()));
@@ -126,7 +127,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         .into());
     }
     let copies = planner.report.has(Note::LinkCopied);
-    let finish = || finish_directories(&mut planner.tree, &root, writers, copies, &halt);
+    let finish = || finish_directories(&mut planner.tree, &root, writers, directories, copies, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
     let implicit_directories = planner.implicit_directories();
@@ -155,11 +156,12 @@ fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> (Digest, Duration)
 fn read_all<S: Source>(
     source: S,
     builder: &mut Builder,
+    blocks: usize,
     to_hasher: Sender<Arc<Block>>,
     halt: &Halt,
     stages: &mut Stages,
 ) -> Result<u64> {
-    let pool = Pool::new(BLOCKS);
+    let pool = Pool::new(blocks);
     let (source, waited) = TimedSource::new(source);
     let mut decoder = Decoder::new(source)?;
     let mut walker = Walker::new();
@@ -189,6 +191,7 @@ struct Builder {
     planner: Planner,
     limits: Limits,
     directories: Directories,
+    halt: Halt,
     /// Which writer makes the files of a directory.
     homes: HashMap<EntryId, Home>,
     /// Which writer made an entry, where that is not the one its directory began with.
@@ -252,9 +255,9 @@ impl Builder {
                 if xattrs.is_empty() {
                     return Ok(());
                 }
-                let handle = self.directories.handle(&self.planner.tree, *entry)?;
+                let handle = self.handle(*entry)?;
                 let path = self.planner.tree.path(*entry);
-                keep_all(&handle, &path, xattrs, &mut self.planner.report);
+                keep_all(handle.as_fd(), &path, xattrs, &mut self.planner.report);
                 Ok(())
             }
             Step::MakeFile { entry, content } => {
@@ -272,9 +275,9 @@ impl Builder {
         stored: Option<&Member<'_>>,
         member: Option<&Member<'_>>,
     ) -> Result<()> {
+        let parent = self.planner.tree.parent(entry);
+        let directory = self.handle(parent)?;
         let tree = &self.planner.tree;
-        let parent = tree.parent(entry);
-        let directory = self.directories.handle(tree, parent)?;
         let inode = tree.inode(entry);
         let meta = FileMeta {
             directory,
@@ -297,10 +300,12 @@ impl Builder {
 
     /// The writer that made the target gives it the other name, so nobody has to wait for anybody.
     fn link(&mut self, entry: EntryId, target: EntryId) -> Result<()> {
-        let tree = &self.planner.tree;
-        let (parent, target_parent) = (tree.parent(entry), tree.parent(target));
-        let from = (self.directories.handle(tree, target_parent)?, c_name(tree.name(target))?);
-        let to = (self.directories.handle(tree, parent)?, c_name(tree.name(entry))?);
+        let (parent, target_parent) = (self.planner.tree.parent(entry), self.planner.tree.parent(target));
+        let from = self.handle(target_parent)?;
+        // No wait between the two: what is open for the way to one directory is enough for a second one.
+        let to = self.directories.handle(&self.planner.tree, parent)?;
+        let name = |entry| c_name(self.planner.tree.name(entry));
+        let (from, to) = ((from, name(target)?), (to, name(entry)?));
         let thread = match self.elsewhere.get(&target) {
             Some(&thread) => thread,
             None => self.home(target_parent).first,
@@ -309,6 +314,15 @@ impl Builder {
             self.elsewhere.insert(entry, thread);
         }
         self.writers.link(thread, from, to)
+    }
+
+    /// A handle for a job. Where too many are kept by jobs already, those are handed over and waited for.
+    fn handle(&mut self, directory: EntryId) -> Result<Arc<Handle>> {
+        if self.directories.are_too_many_open() {
+            self.writers.flush_all()?;
+            self.directories.wait(&self.halt)?;
+        }
+        self.directories.handle(&self.planner.tree, directory)
     }
 
     /// The writer for a file: its directory's, which changes when that one can't keep up while another can.

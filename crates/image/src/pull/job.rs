@@ -8,16 +8,14 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::spawn_blocking,
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{Halt, Report, Unpack, Unpacked, unpack},
+    layer::{BlobFacts, Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
@@ -26,6 +24,7 @@ use crate::{
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
+        tell_waiting,
         told::Told,
     },
     registry::{Client, Sources},
@@ -44,8 +43,7 @@ pub(super) struct Shared {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
-    pub(super) downloads: Arc<Semaphore>,
-    pub(super) extractions: Semaphore,
+    pub(super) share: Share,
 }
 
 /// A layer to bring in, and where in the image it stands: more than one place if it is listed more than once.
@@ -67,17 +65,18 @@ impl LayerJob {
         Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new() }
     }
 
-    pub(super) async fn run(self, shared: Arc<Shared>) -> Result<Done> {
+    /// `permit` says that the layer is at work.
+    pub(super) async fn run(self, shared: Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         let digest = self.blob.digest.clone();
-        self.bring(&shared).await.map_err(|error| error.for_layer(&digest))
+        self.bring(&shared, permit).await.map_err(|error| error.for_layer(&digest))
     }
 
-    async fn bring(&self, shared: &Arc<Shared>) -> Result<Done> {
+    async fn bring(&self, shared: &Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         if !shared.options.force && self.is_ready(shared).await? {
             return Ok(self.there_already());
         }
         let _locks = tokio::select! {
-            locks = self.lock(shared) => locks?,
+            locks = self.lock(shared, permit) => locks?,
             () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
         };
         if !shared.options.force && self.is_ready(shared).await? {
@@ -114,12 +113,18 @@ impl LayerJob {
         Done { digest: self.blob.digest.clone(), downloaded: false, report: None }
     }
 
-    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back.
-    async fn lock(&self, shared: &Shared) -> Result<(Lock, Lock)> {
+    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back. While
+    /// the first is waited for this layer is not at work.
+    async fn lock(&self, shared: &Shared, permit: LayerPermit) -> Result<(Lock, Lock, LayerPermit)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
-        let download = acquire(&path(LayerFile::DownloadLock), &shared.settings, &*shared.observer).await?;
-        let extract = acquire(&path(LayerFile::Lock), &shared.settings, &*shared.observer).await?;
-        Ok((download, extract))
+        let download = path(LayerFile::DownloadLock);
+        let Shared { settings, observer, share, .. } = shared;
+        let waiting = tell_waiting(&download, &**observer);
+        let again = || share.layer();
+        let locked = Lock::acquire_with(&download, settings.lock_timeout, waiting, Some(permit), again).await?;
+        let (download, permit) = locked;
+        let extract = acquire(&path(LayerFile::Lock), settings, &**observer).await?;
+        Ok((download, extract, permit))
     }
 }
 
@@ -138,6 +143,8 @@ struct Work<'a> {
     /// The blob was asked for in parts.
     parted: AtomicBool,
     feed: Feed,
+    /// The download has what it needs, or has failed: an extraction may begin.
+    began: CancellationToken,
     /// Stops the thread that stores, and the download.
     storing: Halt,
     download: CancellationToken,
@@ -171,12 +178,10 @@ impl<'a> Work<'a> {
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
         let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, told.extract_meter());
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
-        let parted = AtomicBool::new(false);
-        Ok((
-            Self { job, shared, told, sources, held, parted, feed, storing, download, extracting, threads },
-            receiver,
-            reader,
-        ))
+        let (parted, began) = (AtomicBool::new(false), CancellationToken::new());
+        let work =
+            Self { job, shared, told, sources, held, parted, feed, began, storing, download, extracting, threads };
+        Ok((work, receiver, reader))
     }
 
     /// Runs to the end, or to the first failure; either way all threads have ended and no unfinished tree is left.
@@ -217,13 +222,15 @@ impl<'a> Work<'a> {
             fetched = self.fetch_all(receiver) => fetched,
             () = self.download.cancelled() => Err(ImageError::aborted()),
         };
-        fetched.inspect_err(|_| self.extracting.abort())
+        fetched.inspect_err(|_| {
+            self.extracting.abort();
+            self.began.cancel();
+        })
     }
 
     /// Brings the blob's missing bytes to the thread that stores them and gives the blob its final name. Says whether
     /// anything was downloaded.
     async fn fetch_all(&self, receiver: Receiver) -> Result<bool> {
-        let (incoming, chunks) = mpsc::channel(CHUNKS);
         let blob = &self.job.blob;
         let offset = match self.held {
             Held::Blob => blob.size,
@@ -231,6 +238,9 @@ impl<'a> Work<'a> {
             Held::Nothing => 0,
         };
         let downloaded = offset < blob.size;
+        let permit = if downloaded { Some(self.shared.share.download().await) } else { None };
+        self.began.cancel();
+        let (incoming, chunks) = mpsc::channel(CHUNKS);
         let mut meter = self.told.download_meter();
         let count = move |bytes| {
             if downloaded {
@@ -240,14 +250,12 @@ impl<'a> Work<'a> {
         let (feed, halt) = (self.feed.clone(), self.storing.clone());
         let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, count));
         if downloaded {
-            let downloads = Arc::clone(&self.shared.downloads);
-            let permit = Arc::clone(&downloads).acquire_owned().await.map_err(|_| ImageError::aborted())?;
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
             // The second try takes no more chances: one server, one connection.
             if self.sources == Sources::All {
-                stream = stream.with_further_connections(downloads);
+                stream = stream.with_further_connections(self.shared.share.further_connections());
             }
             while let Some(bytes) = stream.next().await? {
                 self.parted.store(stream.was_parted(), Ordering::Relaxed);
@@ -256,9 +264,8 @@ impl<'a> Work<'a> {
                     break;
                 }
             }
-            drop(stream);
-            drop(permit);
         }
+        drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
         if downloaded {
@@ -271,16 +278,26 @@ impl<'a> Work<'a> {
         Ok(downloaded)
     }
 
-    /// Extracts as bytes arrive, as soon as there is a place for it. Ends only after the blob's digest was right.
+    /// Extracts as bytes arrive, as soon as the download has begun and there is a place for it. Ends only after the blob's digest was right.
     async fn extract(&self, reader: Reader) -> Result<Unpacked> {
-        let _permit = self.shared.extractions.acquire().await.map_err(|_| ImageError::aborted())?;
+        self.began.cancelled().await;
+        self.extracting.check()?;
+        let place = self.shared.share.extraction().await;
+        self.feed.set_capacity(place.feed_bytes());
         self.told.extract_started();
         let how = Unpack {
             diff_id: Some(self.job.diff_id.clone()),
+            blob: Some(BlobFacts {
+                digest: self.job.blob.digest.clone(),
+                size: self.job.blob.size,
+                media_type: self.job.blob.media_type.clone(),
+            }),
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
             halt: self.extracting.clone(),
+            blocks: place.blocks(),
+            directories: place.directories(),
         };
         let directory = self.path(LayerFile::Extracting);
         let extracting = self.threads.spawn_blocking(move || unpack(reader, &directory, how));

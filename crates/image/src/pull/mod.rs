@@ -5,6 +5,8 @@
 
 mod feed;
 mod fixup;
+#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
+mod inherit;
 mod job;
 mod lower;
 mod need;
@@ -17,12 +19,13 @@ mod stand_in;
 mod told;
 mod verify;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{Budget, Share},
     error::{ErrorKind, ImageError, Result},
     fs::Lock,
     layer::Report,
@@ -46,12 +49,14 @@ pub struct Registry {
     platform: Platform,
     client: Client,
     settings: Settings,
+    budget: Budget,
 }
 
 impl Registry {
     /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
     pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
-        Ok(Self { cache, platform, client: Client::new(client)?, settings })
+        let budget = Budget::new(settings.concurrency, settings.extractions);
+        Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
 
     /// The cache.
@@ -165,10 +170,13 @@ impl Registry {
         }
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
+        let share = self.budget.share();
         let prepared = async {
+            let permit = share.pull().await;
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let lock = acquire(&path, &self.settings, &**observer).await?;
+            let (waiting, again) = (tell_waiting(&path, &**observer), || share.pull());
+            let lock = Lock::acquire_with(&path, self.settings.lock_timeout, waiting, Some(permit), again).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
@@ -201,10 +209,14 @@ impl Registry {
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
         drop(lock);
         self.sync(reference, options, cancel).await?;
+        // The image is there, and the next pull is a hit; who cancelled is told so all the same.
+        if cancel.is_cancelled() {
+            return Err(ImageError::aborted());
+        }
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
     }
@@ -241,6 +253,7 @@ impl Registry {
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
+        share: Share,
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
@@ -250,8 +263,7 @@ impl Registry {
             options: options.clone(),
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
-            downloads: Arc::new(Semaphore::new(self.settings.concurrency.max(1))),
-            extractions: Semaphore::new(self.settings.extractions.max(1)),
+            share,
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
         for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
@@ -264,15 +276,27 @@ impl Registry {
         }
         let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
         jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
-        let mut running = JoinSet::new();
-        for job in jobs {
-            running.spawn(job.run(Arc::clone(&shared)));
-        }
+        let (mut running, mut jobs) = (JoinSet::new(), jobs.into_iter().peekable());
         let mut outcome = Outcome::default();
         let mut failure: Option<ImageError> = None;
-        while let Some(done) = running.join_next().await {
-            let done = done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic))));
-            match done {
+        let mut place = Box::pin(shared.share.layer());
+        loop {
+            // A layer is not begun before it has a place: what waits is a line in a list.
+            let done = tokio::select! {
+                biased;
+                Some(done) = running.join_next() => done,
+                () = shared.cancel.cancelled(), if jobs.peek().is_some() => {
+                    jobs.by_ref().for_each(drop);
+                    continue;
+                }
+                permit = &mut place, if jobs.peek().is_some() => {
+                    place.set(shared.share.layer());
+                    running.extend(jobs.next().map(|job| job.run(Arc::clone(&shared), permit)));
+                    continue;
+                }
+                else => break,
+            };
+            match done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic)))) {
                 Ok(done) => {
                     outcome.downloaded |= done.downloaded;
                     outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
@@ -371,10 +395,14 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
 }
 
 /// Takes a lock as the settings say, and tells when it has to wait.
-async fn acquire(path: &std::path::Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    let text: Arc<str> = path.display().to_string().into();
-    let waiting = |holder| observer.notify(Event::LockWaiting { path: text, holder });
-    Lock::acquire(path, settings.lock_timeout, waiting).await
+async fn acquire(path: &Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
+    Lock::acquire(path, settings.lock_timeout, tell_waiting(path, observer)).await
+}
+
+/// Tells that a lock is waited for, and whose it is.
+fn tell_waiting<'a>(path: &Path, observer: &'a dyn Observer) -> impl FnOnce(Option<u32>) + Send + use<'a> {
+    let path: Arc<str> = path.display().to_string().into();
+    move |holder| observer.notify(Event::LockWaiting { path, holder })
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

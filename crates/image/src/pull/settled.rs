@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Extraction,
     error::{ImageError, Result},
     layer::Halt,
     model::{Digest, Platform, Reference},
@@ -117,6 +118,7 @@ impl Asked {
             Lookup::Miss => return Ok(None),
         };
         let healed = {
+            let _place = Extraction::outside_of_pulls().await;
             let (asked, metadata, halt) = (self.clone(), metadata.clone(), halt.clone());
             off_thread(move || asked.cache.heal(&asked.path, &metadata, &halt)).await?
         };

@@ -3,11 +3,12 @@
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Extraction,
     error::{ImageError, Result},
     layer::Halt,
     model::Digest,
     pull::{Settings, fixup::fit_to_lower_layers},
-    store::{GlobalCache, VerifyOptions, VerifyReport},
+    store::{Depth, GlobalCache, VerifyOptions, VerifyReport},
 };
 
 /// Looks for damage and, if asked to, mends it.
@@ -15,9 +16,11 @@ use crate::{
 /// Damage is in the report, not an error. Fails with `ERR_ABORTED` once `cancel` is, with `ERR_IO`, `ERR_CACHE`.
 pub async fn verify(cache: &GlobalCache, options: VerifyOptions, cancel: CancellationToken) -> Result<VerifyReport> {
     let halt = Halt::default();
-    let looking = {
+    let looking = async {
+        let unpacks = options.repair || options.depth == Depth::Content;
+        let _place = if unpacks { Some(Extraction::outside_of_pulls().await) } else { None };
         let (cache, halt) = (cache.clone(), halt.clone());
-        tokio::task::spawn_blocking(move || cache.look_through(options, &halt))
+        tokio::task::spawn_blocking(move || cache.look_through(options, &halt)).await
     };
     let stop = async {
         cancel.cancelled().await;

@@ -2,13 +2,9 @@
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
 use std::{
-    collections::HashMap,
     ops::ControlFlow,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    os::fd::AsFd,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
@@ -19,7 +15,7 @@ use crate::{
     fs::step,
     layer::{
         apply::{
-            DIRECTORY,
+            DIRECTORY, Handle,
             directories::{Directories, OPEN, failed},
             listing::Listing,
             writers::times,
@@ -33,39 +29,34 @@ use crate::{
 
 /// Directories a thread takes at a time: neighbours, so that most have the same parents. Fewer are not worth a thread.
 const SHARE: usize = 64;
-/// Handles a thread keeps open: those of the directories above the one at hand.
-const MOST_OPEN: usize = 32;
-
-/// Finishes all directories of the tree below `root`, on up to `threads` threads. Files must be written by now. Answers
-/// whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
-/// an index of those would be wrong. With `copies`, not all names of a file that the tree has are one file on the host.
+/// Finishes all directories of the tree below `root`, on up to `threads` threads, with up to `most_open` of them open.
+/// Files must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through
+/// some FUSE mounts has others, and an index of those would be wrong. With `copies`, not all names of a file that the tree has
+/// are one file on the host.
 pub(crate) fn finish_directories(
     tree: &mut Tree,
-    root: &OwnedFd,
+    root: impl AsFd + Sync,
     threads: usize,
+    most_open: usize,
     copies: bool,
     halt: &Halt,
 ) -> Result<bool> {
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
-    let finish = || Finisher::new(tree, root).and_then(|finisher| finisher.run(&shares, halt));
+    let most_open = most_open / threads.max(1);
+    let finish = || Finisher::new(tree, &root, most_open).and_then(|finisher| finisher.run(&shares, halt));
     let finished: Vec<Result<Finished>> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(finish)).collect();
         let own = finish();
         let panicked = |_| Err(ImageError::internal("a thread that finishes directories panicked"));
         others.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).chain([own]).collect()
     });
-    let (mut known, mut parted) = (true, HashMap::new());
+    let mut known = true;
     for finished in finished {
         let finished = finished?;
         known &= finished.agree.unwrap_or(true);
         for (entry, inode) in finished.inodes {
-            match tree.inode_mut(entry) {
-                known if copies && known.links > 1 && ![0, inode].contains(&known.host) => {
-                    tree.part(entry, inode, &mut parted);
-                }
-                known => known.host = inode,
-            }
+            tree.set_host(entry, inode, copies);
         }
     }
     Ok(known)
@@ -105,10 +96,10 @@ struct Finisher<'a> {
 }
 
 impl<'a> Finisher<'a> {
-    fn new(tree: &'a Tree, root: &OwnedFd) -> Result<Self> {
+    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize) -> Result<Self> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
-        let directories = Directories::new(Arc::new(root), MOST_OPEN);
+        let directories = Directories::new(root, most_open);
         Ok(Self { tree, directories, listing: Listing::new(64 << 10), finished: Finished::default() })
     }
 
@@ -149,7 +140,7 @@ impl<'a> Finisher<'a> {
 
     /// Whether the listing, of which the first name of a directory is the last that was read, gave the number that
     /// `stat` gives.
-    fn first_child_agrees(&self, id: EntryId, handle: &OwnedFd) -> Result<Option<bool>> {
+    fn first_child_agrees(&self, id: EntryId, handle: &Handle) -> Result<Option<bool>> {
         let Some(&(child, listed)) = self.finished.inodes.last() else { return Ok(None) };
         let stat = statat(handle, self.tree.name(child), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed("look at", self.tree, child, errno))?;
@@ -157,7 +148,7 @@ impl<'a> Finisher<'a> {
         Ok(Some(stat.st_ino == listed))
     }
 
-    fn read_inodes(&mut self, id: EntryId, handle: &OwnedFd) -> Result<()> {
+    fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
         let before = self.finished.inodes.len();
         let inodes = &mut self.finished.inodes;

@@ -2,10 +2,10 @@
 //! a copy stands for the file, and takes the links that follow.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     ffi::CStr,
     ops::Range,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,30 +21,32 @@ use rustix::{
 };
 
 use crate::{
-    error::Result,
+    error::{ImageError, Result},
     fs::step,
     layer::{
         apply::{
-            FILE,
+            FILE, Handle,
             writers::{CREATE, failed, link_failed, write_at},
         },
         halt::Halt,
-        limits::Limits,
+        limits::{Limits, entry_text},
         report::{Note, Report},
     },
 };
 
 /// A name in an open directory.
-pub(super) type Name = (Arc<OwnedFd>, Box<CStr>);
+pub(super) type Name = (Arc<Handle>, Box<CStr>);
 
+/// Copies that a writer keeps open the directories of.
+const MAX_COPIES: usize = 4;
 /// Bytes copied between two looks at the stop.
 const PIECE: usize = 256 << 10;
 
 /// The links of one writer.
 pub(super) struct Links {
-    /// The copy that takes the links of a file, by the file's inode number. There is one for every few hundred links at
-    /// least, so they are few.
-    copies: HashMap<u64, Name>,
+    /// The copies that take the links of files, with the files' inode numbers, the latest last. Of one that is not kept any
+    /// more another copy is made.
+    copies: VecDeque<(u64, Name)>,
     /// Bytes in the copies of all writers.
     copied: Arc<AtomicU64>,
     limits: Limits,
@@ -53,13 +55,13 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(copied: Arc<AtomicU64>, limits: Limits, halt: Halt) -> Self {
-        Self { copies: HashMap::new(), copied, limits, halt }
+        Self { copies: VecDeque::new(), copied, limits, halt }
     }
 
     /// Gives a file another name.
     pub(super) fn link(&mut self, from: Name, to: Name, report: &mut Report) -> Result<()> {
         let file = if self.copies.is_empty() { None } else { Some(inode(&from)?) };
-        let latest = file.and_then(|file| self.copies.get(&file)).unwrap_or(&from);
+        let latest = self.copies.iter().find(|(of, _)| Some(*of) == file).map_or(&from, |(_, copy)| copy);
         step("link", FILE);
         match linkat(&*latest.0, &*latest.1, &*to.0, &*to.1, AtFlags::empty()) {
             Ok(()) => Ok(()),
@@ -67,11 +69,22 @@ impl Links {
                 let file = file.map_or_else(|| inode(&from), Ok)?;
                 self.copy(&from, &to)?;
                 report.note(Note::LinkCopied, to.1.to_bytes());
-                self.copies.insert(file, to);
-                Ok(())
+                self.keep(file, to)
             }
             Err(errno) => Err(link_failed(&to.0, &to.1, errno)),
         }
+    }
+
+    /// Keeps a copy for the links that follow. Its handle is one of its own: nobody waits until this one is closed.
+    fn keep(&mut self, file: u64, (directory, name): Name) -> Result<()> {
+        let own = directory.as_fd().try_clone_to_owned();
+        let own = own.map_err(|error| ImageError::io("open the directory of", entry_text(name.to_bytes()), error))?;
+        self.copies.retain(|(of, _)| *of != file);
+        if self.copies.len() == MAX_COPIES {
+            self.copies.pop_front();
+        }
+        self.copies.push_back((file, (Handle::uncounted(own), name)));
+        Ok(())
     }
 
     /// Content, holes, attributes and times.

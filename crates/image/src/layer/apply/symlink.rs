@@ -5,7 +5,10 @@ use std::{ffi::CStr, os::fd::OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::layer::stat::{OverrideStat, S_IFLNK};
+use crate::layer::{
+    apply::Handle,
+    stat::{OverrideStat, S_IFLNK},
+};
 
 const S_IFMT: u32 = 0o170_000;
 
@@ -16,16 +19,18 @@ pub(super) fn is_real(stat: &OverrideStat) -> bool {
 
 /// Makes the link, and opens it: itself, not what it leads to.
 #[cfg(target_vendor = "apple")]
-pub(super) fn make(directory: &OwnedFd, name: &CStr, target: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn make(directory: &Handle, name: &CStr, target: &[u8]) -> Result<OwnedFd, Errno> {
+    use std::os::fd::AsFd;
+
     use rustix::fs::{Mode, OFlags, openat, symlinkat};
     /// `O_SYMLINK` of `<sys/fcntl.h>`.
     const OPEN_THE_LINK: OFlags = OFlags::from_bits_retain(0x20_0000);
-    symlinkat(target, directory, name)?;
-    openat(directory, name, OFlags::RDONLY | OPEN_THE_LINK | OFlags::CLOEXEC, Mode::empty())
+    symlinkat(target, directory.as_fd(), name)?;
+    openat(directory.as_fd(), name, OFlags::RDONLY | OPEN_THE_LINK | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// See [`is_real`].
 #[cfg(not(target_vendor = "apple"))]
-pub(super) fn make(_: &OwnedFd, _: &CStr, _: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn make(_: &Handle, _: &CStr, _: &[u8]) -> Result<OwnedFd, Errno> {
     Err(Errno::OPNOTSUPP)
 }

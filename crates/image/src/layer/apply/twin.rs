@@ -1,6 +1,6 @@
 //! Two names of an image that the host takes for one: found when the second is made, and named in the error.
 
-use std::{ops::ControlFlow, os::fd::OwnedFd};
+use std::{ops::ControlFlow, os::fd::BorrowedFd};
 
 use rustix::{
     fs::{AtFlags, Mode, openat, statat},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The error for a name that is new to the tree and yet there on disk; `None` if `errno` says something else.
-pub(super) fn meets(directory: &OwnedFd, name: &[u8], path: &[u8], errno: Errno) -> Option<ImageError> {
+pub(super) fn meets(directory: BorrowedFd<'_>, name: &[u8], path: &[u8], errno: Errno) -> Option<ImageError> {
     if errno != Errno::EXIST {
         return None;
     }
@@ -28,7 +28,7 @@ pub(super) fn meets(directory: &OwnedFd, name: &[u8], path: &[u8], errno: Errno)
 }
 
 /// The name in the directory that stands for the same file, else the one that is the same but for case.
-fn find(directory: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
+fn find(directory: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let fold = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
     let wanted = fold(name);
     let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_ino;

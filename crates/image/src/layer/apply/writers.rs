@@ -2,7 +2,10 @@
 
 use std::{
     ffi::{CStr, OsStr},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::PathBuf,
     sync::Arc,
     thread::{Scope, ScopedJoinHandle},
@@ -19,7 +22,7 @@ use crate::{
     fs::step,
     layer::{
         apply::{
-            FILE,
+            FILE, Handle,
             links::{Links, Name},
             symlink, twin, xattr,
         },
@@ -37,7 +40,7 @@ use crate::{
 
 /// Everything about a file but its content.
 pub(crate) struct FileMeta {
-    pub(crate) directory: Arc<OwnedFd>,
+    pub(crate) directory: Arc<Handle>,
     /// The name, NUL-terminated.
     pub(crate) name: Box<CStr>,
     pub(crate) stat: OverrideStat,
@@ -127,8 +130,8 @@ impl Writers {
     pub(crate) fn link(
         &mut self,
         thread: usize,
-        from: (Arc<OwnedFd>, Box<CStr>),
-        to: (Arc<OwnedFd>, Box<CStr>),
+        from: (Arc<Handle>, Box<CStr>),
+        to: (Arc<Handle>, Box<CStr>),
     ) -> Result<()> {
         self.push(thread, Job::Link { from, to }, 0)
     }
@@ -277,7 +280,7 @@ impl Writer {
         step("attribute", FILE);
         fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
             .map_err(|errno| at(meta, "set the attribute of", errno))?;
-        xattr::keep_all(file, meta.name.to_bytes(), &meta.xattrs, &mut self.report);
+        xattr::keep_all(file.as_fd(), meta.name.to_bytes(), &meta.xattrs, &mut self.report);
         step("time", FILE);
         futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
     }
@@ -318,7 +321,7 @@ fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
 }
 
 /// A host may have no hard links at all (FAT, some FUSE and network mounts).
-pub(super) fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
+pub(super) fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
     if !matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) {
         return failed(directory, name, "hard-link", errno);
     }
@@ -328,17 +331,18 @@ pub(super) fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> Ima
 }
 
 /// Only the handle is at hand here; where it leads is known to the system, and only an error needs it.
-fn path_of(directory: &OwnedFd, name: &CStr) -> PathBuf {
+fn path_of(directory: &Handle, name: &CStr) -> PathBuf {
+    let directory = directory.as_fd();
     #[cfg(target_vendor = "apple")]
     let path = rustix::fs::getpath(directory).map(|path| PathBuf::from(OsStr::from_bytes(path.to_bytes()))).ok();
     #[cfg(not(target_vendor = "apple"))]
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(directory))).ok();
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory))).ok();
     path.unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
 }
 
-pub(super) fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+pub(super) fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
     let path = path_of(directory, name);
-    twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
+    twin::meets(directory.as_fd(), name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))
 }
 

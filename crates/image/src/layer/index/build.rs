@@ -86,7 +86,7 @@ impl Tables {
         let (host, size, stat) = if whiteout {
             (0, 0, OverrideStat { uid: 0, gid: 0, mode: S_IFREG, rdev: 0 })
         } else {
-            (inode.host, inode.size, inode.stat)
+            (tree.host(id), inode.size, inode.stat)
         };
         let mut record = [0; ENTRY];
         record[..8].copy_from_slice(&host.to_le_bytes());
@@ -109,10 +109,15 @@ impl Tables {
             id != ROOT && tree.inode(id).links > 1 && !tree.inode(id).is_directory() && !hidden_name(tree.name(id)).1
         };
         let mut links: Vec<(u64, Vec<u8>)> =
-            tree.entries().filter(shared).map(|id| (tree.inode(id).host, tree.path(id))).collect();
+            tree.entries().filter(shared).map(|id| (tree.host(id), tree.path(id))).collect();
         links.sort();
-        for (host, path) in links {
-            let (path_offset, path_length) = self.put(&path)?;
+        // A copy may have no other name.
+        for (host, path) in links
+            .chunk_by(|(one, _), (other, _)| one == other)
+            .filter(|group| group.len() > 1 || !tree.has_copies())
+            .flatten()
+        {
+            let (path_offset, path_length) = self.put(path)?;
             let mut record = [0; HARD_LINK];
             record[..8].copy_from_slice(&host.to_le_bytes());
             record[8..12].copy_from_slice(&path_offset.to_le_bytes());

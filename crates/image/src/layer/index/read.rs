@@ -1,14 +1,17 @@
 //! An index file, mapped and checked whole, then searched.
 
-use std::{fs::File, ops::Range, path::Path};
+use std::{ops::Range, path::Path};
 
 use memmap2::Mmap;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    layer::index::wire::{
-        CHECKSUM, DIRECTORY, ENTRY, HARD_LINK, HEADER, MAGIC, NO_RECORD, OPAQUE, VERSION, WHITEOUT, checksum, u16_at,
-        u32_at, u64_at,
+    layer::{
+        index::wire::{
+            CHECKSUM, DIRECTORY, ENTRY, HARD_LINK, HEADER, MAGIC, NO_RECORD, OPAQUE, VERSION, WHITEOUT, checksum,
+            u16_at, u32_at, u64_at,
+        },
+        map::map,
     },
 };
 
@@ -57,11 +60,7 @@ pub struct EntryRecord<'a> {
 impl LayerIndex {
     /// Opens and checks an index. Fails with `ERR_INDEX` on anything wrong in it, `ERR_IO` if it can't be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| ImageError::io("open", path, error))?;
-        // SAFETY: the map is only read. Index files are replaced by rename, never changed in place; should a foreign
-        // program cut one short while it is mapped, reading raises SIGBUS, as in every program that maps its files.
-        #[allow(unsafe_code, reason = "mapping a file has no safe interface")]
-        let bytes = unsafe { Mmap::map(&file) }.map_err(|error| ImageError::io("map", path, error))?;
+        let bytes = map(path).map_err(|error| ImageError::io("open", path, error))?;
         Self::check(bytes)
             .map_err(|reason| ErrorKind::Index { path: path.display().to_string(), reason: reason.to_owned() }.into())
     }

@@ -8,7 +8,14 @@ use std::{
 
 use hashbrown::HashTable;
 
-use crate::layer::{stat::OverrideStat, tar::Timestamp};
+use crate::{
+    error::Result,
+    layer::{
+        stat::OverrideStat,
+        table::StreamSegment,
+        tar::{Member, Timestamp},
+    },
+};
 
 /// An entry: a name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,7 +23,7 @@ pub(crate) struct EntryId(u32);
 
 /// An inode: what one or more names stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct InodeId(u32);
+pub(crate) struct InodeId(pub(crate) u32);
 
 /// The root directory.
 pub(crate) const ROOT: EntryId = EntryId(0);
@@ -31,9 +38,10 @@ pub(crate) enum Content {
     Symlink(Box<[u8]>),
     /// A regular file, a device, a pipe, or a whiteout.
     Leaf,
+    /// A placeholder of a hard link to a file of a lower layer, with the target's path inside the image.
+    CrossLayer(Box<[u8]>),
 }
 
-#[derive(Clone)]
 pub(crate) struct Inode {
     pub(crate) content: Content,
     pub(crate) stat: OverrideStat,
@@ -46,9 +54,73 @@ pub(crate) struct Inode {
     pub(crate) links: u32,
     /// For a directory: no entry of the archive described it.
     pub(crate) implicit: bool,
+    /// Where the content begins in the uncompressed stream, if there is any.
+    pub(crate) position: Option<u64>,
+    /// What few inodes have.
+    pub(crate) details: Option<Box<Details>>,
+}
+
+/// Attributes and segments of an inode.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Details {
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    segments: Vec<StreamSegment>,
 }
 
 impl Inode {
+    /// An inode of this kind that no entry described: 0:0, without content.
+    pub(crate) fn new(content: Content, stat: OverrideStat) -> Self {
+        Self {
+            content,
+            stat,
+            mtime: Timestamp::default(),
+            size: 0,
+            host: 0,
+            links: 1,
+            implicit: false,
+            position: None,
+            details: None,
+        }
+    }
+
+    /// Extended attributes as the image has them, sorted by name.
+    pub(crate) fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        self.details.as_ref().map_or(&[], |details| &details.xattrs)
+    }
+
+    /// What of a sparse file is no hole.
+    pub(crate) fn segments(&self) -> &[StreamSegment] {
+        self.details.as_ref().map_or(&[], |details| &details.segments)
+    }
+
+    /// Takes the extended attributes of an entry; those it does not name stay.
+    pub(super) fn take_xattrs(&mut self, member: &Member<'_>) {
+        if member.xattrs.is_empty() {
+            return;
+        }
+        let known = &mut self.details.get_or_insert_default().xattrs;
+        known.retain(|(name, _)| !member.xattrs.iter().any(|(other, _)| other == name));
+        known.extend_from_slice(member.xattrs);
+        known.sort();
+    }
+
+    /// Takes the place of a file's content.
+    pub(super) fn take_position(&mut self, member: &Member<'_>) {
+        if member.stored == 0 {
+            return;
+        }
+        self.position = Some(member.position);
+        let mut position = member.position;
+        let mut segments = Vec::new();
+        for segment in member.segments.iter().filter(|segment| segment.length > 0) {
+            segments.push(StreamSegment { offset: segment.offset, length: segment.length, position });
+            position += segment.length;
+        }
+        if !segments.is_empty() {
+            self.details.get_or_insert_default().segments = segments;
+        }
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         self.content == Content::Directory
     }
@@ -72,6 +144,8 @@ pub(crate) struct Tree {
     names: Vec<u8>,
     by_name: HashTable<EntryId>,
     hasher: RandomState,
+    /// The host's numbers of names that are copies there, since it allows no more hard links.
+    copies: HashMap<EntryId, u64>,
 }
 
 impl Tree {
@@ -82,16 +156,9 @@ impl Tree {
             names: Vec::new(),
             by_name: HashTable::new(),
             hasher: RandomState::new(),
+            copies: HashMap::new(),
         };
-        let inode = tree.add_inode(Inode {
-            content: Content::Directory,
-            stat: implicit_stat(),
-            mtime: Timestamp::default(),
-            size: 0,
-            host: 0,
-            links: 1,
-            implicit: true,
-        });
+        let inode = tree.add_inode(implicit_directory());
         tree.entries.push(Entry {
             parent: ROOT,
             inode,
@@ -197,17 +264,24 @@ impl Tree {
         &mut self.inodes[inode.0 as usize]
     }
 
-    /// Parts names from their inode, because the host gave them one of their own with the number `host`. `parted` knows
-    /// those that were made so far.
-    pub(crate) fn part(&mut self, id: EntryId, host: u64, parted: &mut HashMap<(InodeId, u64), InodeId>) {
-        let old = self.inode_of(id);
-        let new = *parted.entry((old, host)).or_insert_with(|| {
-            let inode = Inode { host, links: 0, ..self.inodes[old.0 as usize].clone() };
-            self.add_inode(inode)
-        });
-        self.inodes[old.0 as usize].links -= 1;
-        self.inodes[new.0 as usize].links += 1;
-        self.entries[id.0 as usize].inode = new;
+    /// The host's inode number of what an entry stands for; 0 until it is known.
+    pub(crate) fn host(&self, id: EntryId) -> u64 {
+        self.copies.get(&id).copied().unwrap_or_else(|| self.inode(id).host)
+    }
+
+    /// True if a name is a copy on the host.
+    pub(crate) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Takes the host's inode number of an entry. With `copies`, names of one inode may be several files there.
+    pub(crate) fn set_host(&mut self, id: EntryId, host: u64, copies: bool) {
+        let inode = self.inode_mut(id);
+        if copies && inode.links > 1 && ![0, host].contains(&inode.host) {
+            self.copies.insert(id, host);
+        } else {
+            inode.host = host;
+        }
     }
 
     /// One more name for an inode.
@@ -224,6 +298,57 @@ impl Tree {
             at = self.entries[at as usize].next_sibling;
             Some(id)
         })
+    }
+
+    /// True for a directory that is not empty.
+    pub(crate) fn has_children(&self, id: EntryId) -> bool {
+        self.entries[id.0 as usize].first_child != NONE
+    }
+
+    /// Calls `visit` with every living entry and its path, in the order of the paths' bytes.
+    pub(crate) fn visit_by_path(&self, visit: &mut impl FnMut(EntryId, &[u8]) -> Result<()>) -> Result<()> {
+        let mut path = Vec::new();
+        visit(ROOT, &path)?;
+        // In this order a directory `d` comes before `d-x`, and that before `d/x`: its name and what is in it are two
+        // things to visit, the second one in the place of `d/`.
+        let mut levels = vec![(self.things_to_visit(ROOT), 0)];
+        while let Some((things, before)) = levels.last_mut() {
+            let Some((id, inside)) = things.pop() else {
+                path.truncate(*before);
+                levels.pop();
+                continue;
+            };
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(self.name(id));
+            if inside {
+                levels.push((self.things_to_visit(id), length));
+            } else {
+                visit(id, &path)?;
+                path.truncate(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names in a directory and the insides of its directories, last first.
+    fn things_to_visit(&self, directory: EntryId) -> Vec<(EntryId, bool)> {
+        let mut things = Vec::new();
+        for id in self.children(directory) {
+            things.push((id, false));
+            if self.has_children(id) {
+                things.push((id, true));
+            }
+        }
+        let key = |&(id, inside): &(EntryId, bool)| (self.name(id), inside);
+        things.sort_unstable_by(|a, b| {
+            let ((a, a_inside), (b, b_inside)) = (key(a), key(b));
+            let slash = |inside: bool| inside.then_some(&b'/');
+            b.iter().chain(slash(b_inside)).cmp(a.iter().chain(slash(a_inside)))
+        });
+        things
     }
 
     /// All living entries in the order they came; parents stand before their children.
@@ -269,6 +394,11 @@ impl Tree {
 /// What a directory has that no entry described (SPEC §4).
 pub(crate) fn implicit_stat() -> OverrideStat {
     OverrideStat { uid: 0, gid: 0, mode: crate::layer::stat::S_IFDIR | 0o755, rdev: 0 }
+}
+
+/// A directory that no entry described.
+pub(super) fn implicit_directory() -> Inode {
+    Inode { implicit: true, ..Inode::new(Content::Directory, implicit_stat()) }
 }
 
 fn name_of<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {

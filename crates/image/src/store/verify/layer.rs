@@ -23,6 +23,9 @@ use crate::{
 };
 
 const READ: usize = 256 << 10;
+/// Memory in MiB, and open directories, of an extraction here: whoever verifies has a permit for them.
+const BLOCKS: usize = 5;
+const DIRECTORIES: usize = 16;
 
 /// A layer under verification.
 pub(super) struct LayerCheck<'a> {
@@ -250,7 +253,8 @@ impl LayerCheck<'_> {
         let diff_id = self.expected.and_then(|layer| Digest::parse(&layer.diff_id).ok());
         // It was within its limits when it was pulled, whatever they were.
         let limits = Limits { layer_bytes: None, file_bytes: None, entries: None, depth: None };
-        let how = Unpack { diff_id, limits, halt: self.halt.clone(), ..Unpack::default() };
+        let (blocks, directories) = (BLOCKS, DIRECTORIES);
+        let how = Unpack { diff_id, limits, halt: self.halt.clone(), blocks, directories, ..Unpack::default() };
         unpack(BlobSource { file: open(&blob)?, path: blob, halt: self.halt.clone() }, &scratch, how)
     }
 
