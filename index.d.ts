@@ -23,8 +23,10 @@ declare function hostLinux(): Platform;
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
- * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; where a
+ * layer is started anew because its first bytes were damaged, they stand still until they are overtaken. A change of state
+ * is told once, after it has happened, and is never left out; `complete` comes last. A cache hit is told in exactly
+ * `resolving`, `resolved`, `complete`, and nothing is told of a layer that the cache has.
  *
  * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
@@ -36,7 +38,8 @@ type PullProgress =
 }
 /**
  * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
- * layers that the cache has are not in it, nor are there events of their bytes.
+ * layers that the cache has undamaged are not in it, nor are there events of their bytes. It is exceeded only where a
+ * blob in the cache turns out to be damaged.
  */
  | {
     type: 'resolved';
@@ -53,7 +56,7 @@ type PullProgress =
     downloadedBytes: number;
     totalBytes?: number;
 }
-/** All bytes of the layer are here, and they are the right ones. */
+/** All bytes of the layer are here, and their digest was checked. */
  | {
     type: 'layer-download-complete';
     layerIndex: number;
@@ -73,18 +76,18 @@ type PullProgress =
     bytesRead: number;
     totalBytes: number;
 }
-/** Its tree is in the cache under its final name. */
+/** Its tree is in the cache under its final name; told after the rename. */
  | {
     type: 'layer-extract-complete';
     layerIndex: number;
     diffId: string;
 }
-/** Its sidecar index is being written. */
+/** A sidecar index was made; told after `layer-extract-complete`. Not told with `index: false`, or where the layer can have none. */
  | {
     type: 'layer-index-started';
     layerIndex: number;
 }
-/** Its sidecar index is in the cache. */
+/** Its sidecar index is in the cache. Told only after `layer-index-started`. */
  | {
     type: 'layer-index-complete';
     layerIndex: number;
@@ -664,8 +667,22 @@ declare class LayerIndex {
     private constructor();
     /** @throws {@link ImageError} `ERR_INDEX` on a damaged one, `ERR_IO` if it can't be read. */
     static open(path: string): LayerIndex;
-    /** The directory at a path; `null` if there is none. */
+    /**
+     * The directory at a path; `null` if there is none. Blocks while it is read, about a second for 100,000 entries:
+     * {@link entries} does not.
+     */
     directory(path: string): IndexDirectory | null;
+    /**
+     * What the directory at a path holds, sorted by the names' bytes, a piece at a time: the event loop goes on in between.
+     * Nothing if there is no directory. The index may be closed once the loop was left, early or not.
+     *
+     * ```ts
+     * for await (const { name } of index.entries('usr/bin')) console.log(name);
+     * ```
+     *
+     * @throws {@link ImageError} `ERR_INDEX` when the index is closed meanwhile.
+     */
+    entries(path: string): AsyncGenerator<IndexEntry, void, void>;
     /** The entry at a path; `null` if there is none. The root has none. */
     lookup(path: string): IndexEntry | null;
     /** All paths of an inode that has more than one name in the layer, sorted. */
@@ -902,7 +919,7 @@ declare class Registry {
      * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
      * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
      */
-    pullCached(reference: string | Reference): PullResult | null;
+    pullCached(reference: string | Reference, options?: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'>): PullResult | null;
     /**
      * Finds out what an image consists of: manifest and config for the platform, and why they were chosen. Fetches no layer
      * and writes nothing.

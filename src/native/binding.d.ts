@@ -39,6 +39,8 @@ export declare class NativeLayerIndex {
   check(): string
   /** A directory with what it holds. */
   directory(path: string): string
+  /** Some of what a directory holds: at most `count` entries from the `from`th on; null if it is no directory. */
+  entries(path: string, from: number, count: number): string
   /** An entry by path. */
   lookup(path: string): string
   /** All paths of an inode with more than one. */
@@ -62,7 +64,7 @@ export declare class NativeRegistry {
   /** The outcome of making it. */
   check(): string
   /** Answers from the cache, synchronously. */
-  pullCached(reference: string, platform?: string | undefined | null): string
+  pullCached(reference: string, platform?: string | undefined | null, anyPlatform?: boolean | undefined | null): string
   /** Starts a pull. */
   pull(reference: string, options: string): NativeTask
   /** Starts finding out what a pull would do. */

@@ -376,7 +376,11 @@ mod tests {
     #[test]
     fn text_from_outside_is_escaped_when_an_error_is_made_its_causes_included() {
         let cause = ErrorKind::Internal { message: "deep\u{9b}2J".into() }.caused_by(io::Error::other("\u{1b}[31m"));
-        let error = ErrorKind::PlatformNotFound { wanted: "a".into(), available: vec!["l\u{202e}x/\u{1b}[31m".into()] };
+        let error = ErrorKind::PlatformNotFound {
+            wanted: "a".into(),
+            available: vec!["l\u{202e}x/\u{1b}[31m".into()],
+            more: 0,
+        };
         let error = error.caused_by(cause);
         let mut text = format!("{error} {error:?}");
         let mut cause = error.source();

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, Reference, Registry, Result,
+    GlobalCache, ImageError, Platform, PullOptions, Reference, Registry, Result, Settings,
     progress::{EventQueue, Observer},
 };
 use napi::Env;
@@ -56,11 +56,13 @@ impl NativeRegistry {
 
     /// Answers from the cache, synchronously.
     #[napi]
-    pub fn pull_cached(&self, reference: String, platform: Option<String>) -> String {
+    pub fn pull_cached(&self, reference: String, platform: Option<String>, any_platform: Option<bool>) -> String {
         guarded(|| {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
-            Ok(self.get()?.pull_cached(&reference, platform.as_ref())?.map(ResultText::from))
+            let allow_platform_mismatch = any_platform.unwrap_or_default();
+            let options = PullOptions { platform, allow_platform_mismatch, ..PullOptions::default() };
+            Ok(self.get()?.pull_cached_with(&reference, &options)?.map(ResultText::from))
         })
     }
 

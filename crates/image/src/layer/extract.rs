@@ -25,7 +25,7 @@ use crate::{
         lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
         queue::{Receiver, Sender, bounded},
-        report::Report,
+        report::{Note, Report},
         spill::SpillHome,
         stages::{Stages, TimedSource, timed},
         tar::{Member, Sink, Walker},
@@ -92,7 +92,7 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (to_hasher, to_hash) = bounded(blocks);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &to_hash));
-    let (sending, threads) = Writers::start(scope, writers, &halt);
+    let (sending, threads) = Writers::start(scope, writers, limits, &halt);
     let mut builder = Builder {
         planner: Planner::new(limits, &home, halt.clone())?,
         limits,
@@ -134,7 +134,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let finish = || finish_directories(&planner.tree, &root, writers, directories, &halt);
+    let copies = planner.report.has(Note::LinkCopied);
+    let finish = || finish_directories(&planner.tree, &root, writers, directories, copies, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
     let implicit_directories = planner.implicit_directories()?;

@@ -32,7 +32,7 @@ use crate::{
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
     registry::{Client, ClientOptions, ResolvedImage},
-    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup},
 };
 
 pub use verify::verify;
@@ -72,12 +72,20 @@ impl Registry {
     /// Answers from the cache alone: no network, no lock; the time of last use is the only thing
     /// written, at most once an hour. `None` if the image is not there whole.
     pub fn pull_cached(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Option<PullResult>> {
-        let platform = platform.unwrap_or(&self.platform);
-        let hit = self.cache.lookup(reference, platform)?;
-        if hit.is_some() {
-            self.cache.record_use(reference, platform);
-        }
-        Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
+        let options = PullOptions { platform: platform.cloned(), ..PullOptions::default() };
+        self.pull_cached_with(reference, &options)
+    }
+
+    /// [`pull_cached`](Self::pull_cached) for a pull with these options, of which `platform` and `allow_platform_mismatch`
+    /// count: an image of another platform is answered only where that is allowed.
+    pub fn pull_cached_with(&self, reference: &Reference, options: &PullOptions) -> Result<Option<PullResult>> {
+        let platform = options.platform.as_ref().unwrap_or(&self.platform);
+        let Lookup::Hit(metadata) = self.cache.cache_status(reference, platform, options.allow_platform_mismatch)?
+        else {
+            return Ok(None);
+        };
+        self.cache.record_use(reference, platform);
+        Ok(Some(PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
     }
 
     /// What [`pull`](Self::pull) would answer from the cache, on this thread, with its events. `None` where that takes
@@ -91,7 +99,7 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always || options.durable {
             return Ok(None);
         }
-        let hit = self.pull_cached(reference, options.platform.as_ref());
+        let hit = self.pull_cached_with(reference, options);
         let hit = hit.map_err(|error| error.for_reference(reference.as_str()))?;
         Ok(hit.inspect(|hit| tell_hit(hit, observer)))
     }
@@ -146,8 +154,8 @@ impl Registry {
             return Ok(None);
         }
         let _permit = self.budget.share().read().await;
-        let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
-        let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
+        let (registry, reference, options) = (self.clone(), reference.clone(), options.clone());
+        let found = tokio::task::spawn_blocking(move || registry.pull_cached_with(&reference, &options)).await;
         found.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
@@ -205,6 +213,10 @@ impl Registry {
         let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
         drop(lock);
         self.sync(reference, options, cancel).await?;
+        // The image is there, and the next pull is a hit; who cancelled is told so all the same.
+        if cancel.is_cancelled() {
+            return Err(ImageError::aborted());
+        }
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
     }

@@ -125,11 +125,12 @@ impl Registry {
             return Ok(None);
         }
         let (cache, reference, platform) = (self.cache().clone(), reference.clone(), platform.clone());
+        let any_platform = options.allow_platform_mismatch;
         off_thread(move || {
             let layers = |metadata: &CachedImageMetadata| {
                 metadata.layers.iter().map(|layer| layer.digest.clone()).collect::<BTreeSet<_>>()
             };
-            let hit = match cache.look_up(&reference, &platform)? {
+            let hit = match cache.cache_status(&reference, &platform, any_platform)? {
                 Lookup::Hit(metadata) => Some(metadata),
                 // The pull looks it through, and so does its plan.
                 Lookup::Doubtful(metadata) => {

@@ -22,6 +22,8 @@ struct Asked {
     cache: GlobalCache,
     reference: Reference,
     platform: Platform,
+    /// Whether an image of another platform will do.
+    any_platform: bool,
     path: PathBuf,
 }
 
@@ -82,14 +84,15 @@ impl Registry {
     fn asked(&self, reference: &Reference, options: &PullOptions) -> Asked {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let path = self.cache.image_metadata_path(reference, &platform);
-        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, path }
+        let any_platform = options.allow_platform_mismatch;
+        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, any_platform, path }
     }
 }
 
 impl Asked {
     async fn look_up(&self) -> Result<Lookup> {
         let asked = self.clone();
-        off_thread(move || asked.cache.look_up(&asked.reference, &asked.platform)).await
+        off_thread(move || asked.cache.cache_status(&asked.reference, &asked.platform, asked.any_platform)).await
     }
 
     /// The image's metadata, once it is whole; `None` if it is not and can't be mended from its blobs.

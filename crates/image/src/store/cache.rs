@@ -138,6 +138,11 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
+        self.cache_status(reference, platform, false)
+    }
+
+    /// [`look_up`](Self::look_up); with `any_platform` also for an image of another platform that was pulled as one for this.
+    pub fn cache_status(&self, reference: &Reference, platform: &Platform, any_platform: bool) -> Result<Lookup> {
         if !self.check_directories()? {
             return Ok(Lookup::Miss);
         }
@@ -146,7 +151,9 @@ impl GlobalCache {
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        if other_platform || !self.layers_are_finished(metadata.layers.iter().map(|layer| &layer.digest))? {
+        if (other_platform && !any_platform)
+            || !self.layers_are_finished(metadata.layers.iter().map(|layer| &layer.digest))?
+        {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);

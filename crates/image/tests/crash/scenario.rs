@@ -155,7 +155,7 @@ fn leave(cache: &GlobalCache, layer: &Digest, reference: &str) {
 }
 
 /// The trees as they are after a pull that nobody kills.
-fn golden(world: &World) -> BTreeMap<Digest, Tree> {
+pub fn golden(world: &World) -> BTreeMap<Digest, Tree> {
     let temp = tempfile::tempdir().unwrap();
     let result = pull(&temp.path().join("golden"), &world.reference("three"), &Scenario::default()).unwrap();
     let trees = result.layers.iter().map(|path: &std::path::PathBuf| look::tree(Path::new(path)));

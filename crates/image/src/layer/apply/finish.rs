@@ -29,21 +29,22 @@ use crate::{
 
 /// Directories a thread takes at a time: neighbours, so that most have the same parents. Fewer are not worth a thread.
 const SHARE: usize = 64;
-
 /// Finishes all directories of the tree below `root`, on up to `threads` threads, with up to `most_open` of them open. Files
 /// must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through
-/// some FUSE mounts has others, and an index of those would be wrong.
+/// some FUSE mounts has others, and an index of those would be wrong. With `copies`, not all names of a file that the tree
+/// has are one file on the host.
 pub(crate) fn finish_directories(
     tree: &Tree,
     root: impl AsFd + Sync,
     threads: usize,
     most_open: usize,
+    copies: bool,
     halt: &Halt,
 ) -> Result<bool> {
     let all: Vec<EntryId> = tree.entries().filter(|&id| tree.is_directory(id)).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
     let most_open = most_open / threads.max(1);
-    let finish = || Finisher::new(tree, &root, most_open, halt).and_then(|finisher| finisher.run(&shares));
+    let finish = || Finisher::new(tree, &root, most_open, copies, halt).and_then(|finisher| finisher.run(&shares));
     let finished: Vec<Result<Option<bool>>> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(finish)).collect();
         let own = finish();
@@ -78,6 +79,7 @@ impl<'a> Shares<'a> {
 struct Finisher<'a> {
     tree: &'a Tree,
     directories: Directories,
+    copies: bool,
     halt: &'a Halt,
     listing: Listing,
     /// Whether listings give the numbers that `stat` gives; one file system answers for a whole tree.
@@ -85,11 +87,11 @@ struct Finisher<'a> {
 }
 
 impl<'a> Finisher<'a> {
-    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize, halt: &'a Halt) -> Result<Self> {
+    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize, copies: bool, halt: &'a Halt) -> Result<Self> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
         let directories = Directories::new(root, most_open);
-        Ok(Self { tree, directories, halt, listing: Listing::new(64 << 10), agree: None })
+        Ok(Self { tree, directories, copies, halt, listing: Listing::new(64 << 10), agree: None })
     }
 
     fn run(mut self, shares: &Shares<'_>) -> Result<Option<bool>> {
@@ -133,14 +135,14 @@ impl<'a> Finisher<'a> {
 
     fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
-        let (mut found, mut last, halt) = (0usize, None, self.halt);
+        let (mut found, mut last, halt, copies) = (0usize, None, self.halt, self.copies);
         let listed = self.listing.each(handle, |name, host| {
             let Some(child) = tree.lookup(id, name) else {
                 let what = format!("{:?} is there and was not made", entry_text(name));
                 return ControlFlow::Break(disagrees(tree, id, what));
             };
             let checked = if found % 1024 == 0 { halt.check() } else { Ok(()) };
-            if let Err(error) = checked.and_then(|()| tree.update(child, |inode| inode.host = host)) {
+            if let Err(error) = checked.and_then(|()| tree.set_host(child, host, copies)) {
                 return ControlFlow::Break(error);
             }
             (found, last) = (found + 1, Some((child, host)));

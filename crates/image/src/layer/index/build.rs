@@ -32,7 +32,9 @@ pub(crate) fn build(tree: &Tree, home: &SpillHome, halt: &Halt) -> Result<Option
         },
     )?;
     sort_by(&mut links, halt, |a, b| (a.host, a.order).cmp(&(b.host, b.order)))?;
-    for (n, link) in links.iter().enumerate() {
+    // A copy, made where the host allows no more hard links, may have no other name.
+    let groups = links.chunk_by(|one, other| one.host == other.host).filter(|group| group.len() > 1);
+    for (n, link) in groups.flatten().enumerate() {
         if n % 1024 == 0 {
             halt.check()?;
         }
@@ -77,7 +79,7 @@ impl Survey {
                 survey.directories += 1;
             } else if expressible {
                 let order = survey.links.len() as u32;
-                survey.links.push(Link { host: tree.inode(id)?.host, order, id });
+                survey.links.push(Link { host: tree.host(id)?, order, id });
             }
             Ok(())
         })?;
@@ -146,7 +148,7 @@ impl Tables {
         let (host, size, stat) = if whiteout {
             (0, 0, OverrideStat { uid: 0, gid: 0, mode: S_IFREG, rdev: 0 })
         } else {
-            (inode.host, inode.size, inode.stat)
+            (tree.host(id)?, inode.size, inode.stat)
         };
         let mut record = [0; ENTRY];
         record[..8].copy_from_slice(&host.to_le_bytes());

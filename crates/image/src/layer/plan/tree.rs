@@ -93,6 +93,25 @@ impl Tree {
         Ok(id)
     }
 
+    /// The host's inode number of what an entry stands for; 0 until it is known.
+    pub(crate) fn host(&self, id: EntryId) -> Result<u64> {
+        let own = self.inodes().get(id.0)?;
+        if self.bits[id.0 as usize] & LINK == 0 || own.host != 0 {
+            return Ok(own.host);
+        }
+        Ok(self.inodes().get(own.mark)?.host)
+    }
+
+    /// Takes the host's inode number of an entry. With `copies`, names of one inode may be several files there, and each is
+    /// asked for its own.
+    pub(crate) fn set_host(&self, id: EntryId, host: u64, copies: bool) -> Result<()> {
+        if copies {
+            self.update_inode(InodeId(id.0), |own| own.host = host)
+        } else {
+            self.update(id, |inode| inode.host = host)
+        }
+    }
+
     /// One more name for an inode.
     pub(crate) fn add_link(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> Result<EntryId> {
         let kind = self.bits[inode.0 as usize] & 3;
@@ -100,8 +119,8 @@ impl Tree {
         let mut inodes = self.inodes();
         let shared = inodes.get(inode.0)?;
         inodes.set(inode.0, &Inode { links: shared.links + 1, ..shared })?;
-        // Of its own row only this number counts.
-        inodes.push(&Inode { mark: inode.0, ..shared })?;
+        // Of its own row only this number counts, and the host's, where the name is a file of its own there.
+        inodes.push(&Inode { mark: inode.0, host: 0, ..shared })?;
         drop(inodes);
         Ok(id)
     }
