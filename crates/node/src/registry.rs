@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, PullOptions, Reference, Registry, Result, Settings,
+    GlobalCache, ImageError, Platform, PullOptions, Reference, Registry, Result,
     progress::{EventQueue, Observer},
 };
 use napi::Env;
