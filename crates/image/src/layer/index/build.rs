@@ -33,7 +33,7 @@ pub(crate) fn build(tree: &Tree, home: &SpillHome, halt: &Halt) -> Result<Option
     )?;
     sort_by(&mut links, halt, |a, b| (a.host, a.order).cmp(&(b.host, b.order)))?;
     for (n, link) in links.iter().enumerate() {
-        if n % 1024 == 0 {
+        if n.is_multiple_of(1024) {
             halt.check()?;
         }
         tables.hard_link(link.host, &tree.path(link.id))?;
@@ -121,7 +121,7 @@ impl Tables {
         let name = |id: &EntryId| hidden_name(tree.name(*id)).0;
         sort_by(&mut children, halt, |a, b| name(a).cmp(name(b)))?;
         for (n, child) in children.into_iter().enumerate() {
-            if n % 1024 == 0 {
+            if n.is_multiple_of(1024) {
                 halt.check()?;
             }
             if tree.name(child) == OPAQUE_MARKER {
