@@ -19,7 +19,7 @@ pub(crate) fn sort_by<T: Copy>(items: &mut Vec<T>, halt: &Halt, compare: impl Fn
         for pair in items.chunks(2 * length) {
             let (mut left, mut right) = pair.split_at(length.min(pair.len()));
             while let (Some(&a), Some(&b)) = (left.first(), right.first()) {
-                if merged.len() % BETWEEN_CHECKS == 0 {
+                if merged.len().is_multiple_of(BETWEEN_CHECKS) {
                     halt.check()?;
                 }
                 if compare(&b, &a) == Ordering::Less {

@@ -141,7 +141,7 @@ impl<'a> Finisher<'a> {
                 let what = format!("{:?} is there and was not made", entry_text(name));
                 return ControlFlow::Break(disagrees(tree, id, what));
             };
-            let checked = if found % 1024 == 0 { halt.check() } else { Ok(()) };
+            let checked = if found.is_multiple_of(1024) { halt.check() } else { Ok(()) };
             if let Err(error) = checked.and_then(|()| tree.set_host(child, host, copies)) {
                 return ControlFlow::Break(error);
             }

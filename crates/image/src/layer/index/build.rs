@@ -35,7 +35,7 @@ pub(crate) fn build(tree: &Tree, home: &SpillHome, halt: &Halt) -> Result<Option
     // A copy, made where the host allows no more hard links, may have no other name.
     let groups = links.chunk_by(|one, other| one.host == other.host).filter(|group| group.len() > 1);
     for (n, link) in groups.flatten().enumerate() {
-        if n % 1024 == 0 {
+        if n.is_multiple_of(1024) {
             halt.check()?;
         }
         tables.hard_link(link.host, &tree.path(link.id))?;
@@ -123,7 +123,7 @@ impl Tables {
         let name = |id: &EntryId| hidden_name(tree.name(*id)).0;
         sort_by(&mut children, halt, |a, b| name(a).cmp(name(b)))?;
         for (n, child) in children.into_iter().enumerate() {
-            if n % 1024 == 0 {
+            if n.is_multiple_of(1024) {
                 halt.check()?;
             }
             if tree.name(child) == OPAQUE_MARKER {

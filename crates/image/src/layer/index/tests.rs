@@ -85,11 +85,11 @@ fn an_abort_stops_the_indexing_of_a_million_entries_within_250_ms() {
     let index = started.elapsed() - table;
     let mut stopped = 0;
     for (whole, work) in [(table, true), (index, false)] {
-        for part in 0..8 {
+        for part in [1, 3] {
             let halt = Halt::default();
             let other = halt.clone();
             let aborting = std::thread::spawn(move || {
-                std::thread::sleep(whole * part / 8);
+                std::thread::sleep(whole * part / 4);
                 let now = Instant::now();
                 other.abort();
                 now
@@ -101,13 +101,13 @@ fn an_abort_stops_the_indexing_of_a_million_entries_within_250_ms() {
             };
             let ended = Instant::now();
             let took = ended.saturating_duration_since(aborting.join().unwrap());
-            assert!(took < Duration::from_millis(250), "{took:?} after {part}/8 of {whole:?}");
+            assert!(took < Duration::from_millis(250), "{took:?} after {part}/4 of {whole:?}");
             if let Err(error) = outcome {
                 assert!(error.is_aborted());
                 stopped += 1;
             }
         }
     }
-    // The last ones may have been done by then.
-    assert!(stopped >= 8, "{stopped}");
+    // On a busy machine one may have been done by then.
+    assert!(stopped >= 2, "{stopped}");
 }

@@ -231,10 +231,9 @@ impl Planner {
             self.report.note(Note::SpecialAsFile, member.path);
         }
         let link: Box<[u8]> = if kind == EntryKind::Symlink { member.link.into() } else { Box::default() };
-        if kind == EntryKind::Symlink {
-            if link.is_empty() || link.contains(&0) || link.len() > MAX_TARGET {
-                return Err(unusable(member.path, "a symbolic link has no usable target"));
-            }
+        let usable = !link.is_empty() && !link.contains(&0) && link.len() <= MAX_TARGET;
+        if kind == EntryKind::Symlink && !usable {
+            return Err(unusable(member.path, "a symbolic link has no usable target"));
         }
         let inode = self.inode_of(member, kind, is_whiteout, &link)?;
         let entry = self.tree.add_entry(parent, name, &inode)?;
@@ -301,7 +300,7 @@ impl Planner {
     pub(crate) fn implicit_directories(&self) -> Result<Vec<Vec<u8>>> {
         let mut paths = Vec::new();
         for (n, id) in self.tree.entries().filter(|&id| id != ROOT && self.tree.is_directory(id)).enumerate() {
-            if n % 1024 == 0 {
+            if n.is_multiple_of(1024) {
                 self.halt.check()?;
             }
             if self.tree.inode(id)?.implicit {

@@ -162,7 +162,7 @@ impl Tree {
     pub(crate) fn remove(&mut self, id: EntryId, halt: &Halt) -> Result<()> {
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
-            if pending.len() % 1024 == 0 {
+            if pending.len().is_multiple_of(1024) {
                 halt.check()?;
             }
             pending.extend(self.children(id));

@@ -27,7 +27,7 @@ pub(crate) fn visit_by_path(
     let mut visited = 0usize;
     while let Some((things, before)) = levels.last_mut() {
         visited += 1;
-        if visited % BETWEEN_CHECKS == 0 {
+        if visited.is_multiple_of(BETWEEN_CHECKS) {
             halt.check()?;
         }
         let Some((id, inside)) = things.pop() else {
@@ -58,7 +58,7 @@ fn things_in(tree: &Tree, directory: EntryId, halt: &Halt) -> Result<Vec<(EntryI
         if tree.has_children(id) {
             things.push((id, true));
         }
-        if things.len() % BETWEEN_CHECKS == 0 {
+        if things.len().is_multiple_of(BETWEEN_CHECKS) {
             halt.check()?;
         }
     }
