@@ -4,6 +4,7 @@ import { unwrap } from './native/index.js';
 import { answerQuestions, type CredentialCallback } from './credentials.js';
 import type { Platform } from './platform.js';
 import { eventsOf, type PullProgress } from './progress.js';
+import { onAbort } from './signal.js';
 
 /** What a container of the image runs. */
 export interface ImageConfig {
@@ -86,13 +87,15 @@ export function runTask<T>(
     return { result, events: noEvents };
   }
   const task = start();
-  const stop = (): void => {
-    task.cancel();
-  };
-  signal?.addEventListener('abort', stop, { once: true });
+  const forget =
+    signal === undefined
+      ? undefined
+      : onAbort(signal, () => {
+          task.cancel();
+        });
   if (askForCredential !== undefined) void answerQuestions(task, askForCredential);
   const result = task.result().then((text) => {
-    signal?.removeEventListener('abort', stop);
+    forget?.();
     try {
       return unwrap<T>(text);
     } catch (error) {

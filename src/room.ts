@@ -1,8 +1,9 @@
 /** What is in a cache, what may go from it, and whether it is whole: the words of `GlobalCache`'s housekeeping. */
 import { wrongType } from './errors.js';
-import { checkBoolean, checkCount, checkObject } from './options.js';
+import { checkBoolean, checkCount, checkObject, lockTimeout } from './options.js';
 import type { Platform } from './platform.js';
 import { type Reference, referenceText } from './reference.js';
+import { checkSignal } from './signal.js';
 
 /** An image of the cache. */
 export interface CachedImage {
@@ -92,8 +93,16 @@ export interface RemoveReport {
   freedBytes: number;
 }
 
+/** How a method that may have to wait for another process is stopped. */
+export interface WaitOptions {
+  /** Stops it within a quarter of a second; the promise rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Milliseconds to wait for a lock that another process holds, then `ERR_LOCK_TIMEOUT`; `null` is for ever. Default 600,000. */
+  lockTimeout?: number | null;
+}
+
 /** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
-export interface PruneOptions {
+export interface PruneOptions extends WaitOptions {
   /**
    * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
    * Default: no image goes for its rank, none is exempt.
@@ -192,6 +201,17 @@ export interface Lease {
   release(): void;
 }
 
+/** @internal The options of a wait as the addon takes them. */
+export function waitText(options: WaitOptions): string {
+  return JSON.stringify(waitFields(options));
+}
+
+function waitFields(options: WaitOptions): { lockTimeout?: number | null } {
+  checkObject(options, 'options');
+  checkSignal(options.signal);
+  return lockTimeout(options);
+}
+
 /** @internal The options of a prune as the addon takes them. */
 export function pruneText(options: PruneOptions): string {
   checkObject(options, 'options');
@@ -205,6 +225,7 @@ export function pruneText(options: PruneOptions): string {
     partials: checkBoolean(options.partials, 'options.partials'),
     blobs: checkBoolean(options.blobs, 'options.blobs'),
     dryRun: checkBoolean(options.dryRun, 'options.dryRun'),
+    ...waitFields(options),
   });
 }
 
@@ -215,8 +236,6 @@ export function verifyText(options: VerifyOptions): string {
   if (!['marker', 'size', 'content'].includes(depth)) {
     throw wrongType('options.depth', "one of 'marker', 'size', 'content'", depth);
   }
-  if (signal !== undefined && !(typeof signal === 'object' && 'aborted' in signal)) {
-    throw wrongType('options.signal', 'an instance of AbortSignal', signal);
-  }
+  checkSignal(signal);
   return JSON.stringify({ depth, repair: checkBoolean(options.repair, 'options.repair') ?? false });
 }

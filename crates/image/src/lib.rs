@@ -9,7 +9,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fail_points {
     //! For tests that end the process in the middle of a pull.
-    pub use crate::fs::fail_point::{Step, end_at, record};
+    pub use crate::fs::fail_point::{Step, at, at_none, at_passing, end_at, record};
 }
 mod fs;
 pub mod layer;

@@ -7,6 +7,7 @@ use microsandbox_image_core::{
     progress::{EventQueue, Observer},
     registry::ClientOptions,
 };
+use napi::Env;
 use napi_derive::napi;
 
 use crate::{
@@ -32,7 +33,7 @@ impl NativeRegistry {
         let mut kept = None;
         let made = without_panic(|| {
             let options = parse_json::<RegistryText>("options", &options)?;
-            let cache = GlobalCache::new(Path::new(&options.cache));
+            let cache = GlobalCache::new(Path::new(&options.cache)).with_trusted_owners(&options.trusted_owners);
             let platform = options.platform.clone().unwrap_or_default();
             let (settings, asks) = (options.settings(), options.asks_for_credentials);
             let client = options.into_client();
@@ -66,7 +67,7 @@ impl NativeRegistry {
 
     /// Starts a pull.
     #[napi]
-    pub fn pull(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+    pub fn pull(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
         let questions = Questions::new();
         let (registry, cached) = (self.for_call(&questions), self.get().cloned());
         let (reference_text, options_text) = (reference.clone(), options.clone());
@@ -75,7 +76,7 @@ impl NativeRegistry {
             let options = parse_json::<PullText>("options", &options_text)?.into();
             Ok(cached?.pull_at_once(&reference, &options, events)?.map(ResultText::from))
         };
-        NativeTask::start_or_answer(questions, at_once, move |events, cancel| async move {
+        NativeTask::start_or_answer(env, questions, at_once, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let observer: Arc<dyn Observer> = events;
@@ -86,10 +87,10 @@ impl NativeRegistry {
 
     /// Starts finding out what a pull would do.
     #[napi]
-    pub fn plan(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+    pub fn plan(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
         let questions = Questions::new();
         let registry = self.for_call(&questions);
-        NativeTask::start(questions, move |events, cancel| async move {
+        NativeTask::start(env, questions, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let registry = registry?;
@@ -102,10 +103,10 @@ impl NativeRegistry {
 
     /// Starts a resolve.
     #[napi]
-    pub fn resolve(&self, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
+    pub fn resolve(&self, env: &Env, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
         let questions = Questions::new();
         let registry = self.for_call(&questions);
-        NativeTask::start(questions, move |events, cancel| async move {
+        NativeTask::start(env, questions, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
             let registry = registry?;

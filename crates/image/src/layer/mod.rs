@@ -12,18 +12,26 @@ mod implicit;
 mod index;
 mod limits;
 mod lower_link;
+mod map;
 mod plan;
 mod probe;
 mod queue;
 mod report;
+mod sidecar;
 mod stages;
 mod stat;
+mod table;
 mod tar;
 mod unpack;
 
 pub(crate) use implicit::{read_list, write_list};
 pub(crate) use index::{Patch, patch};
+pub(crate) use limits::entry_text;
 pub(crate) use lower_link::{read_links, write_links};
+#[allow(unused_imports, reason = "pull and store are about to read it")]
+pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified, build_table};
+#[allow(unused_imports, reason = "pull and store are about to read it")]
+pub(crate) use tar::Timestamp;
 
 pub use decode::Source;
 pub use halt::Halt;
@@ -32,6 +40,7 @@ pub use limits::Limits;
 pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
+pub use sidecar::Sidecar;
 pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
-pub use unpack::{Unpack, Unpacked, unpack};
+pub use unpack::{BlobFacts, Unpack, Unpacked, unpack};

@@ -14,7 +14,9 @@ use crate::{
         limits::Limits,
         lower_link::LowerLink,
         report::{Note, Report},
+        sidecar::Sidecar,
         stages::{Stages, timed},
+        table::{self, Verified},
     },
     model::Digest,
 };
@@ -23,6 +25,8 @@ use crate::{
 pub struct Unpack {
     /// What the uncompressed bytes must hash to; `None` skips that check.
     pub diff_id: Option<Digest>,
+    /// What blob this is. Without it no table is made, since a table says so.
+    pub blob: Option<BlobFacts>,
     /// Bounds on what is written.
     pub limits: Limits,
     /// Threads that make files; at least one.
@@ -37,10 +41,22 @@ pub struct Unpack {
     pub directories: usize,
 }
 
+/// What is known of the blob beside its bytes.
+#[derive(Debug, Clone)]
+pub struct BlobFacts {
+    /// Hash of the compressed bytes.
+    pub digest: Digest,
+    /// Length of the compressed bytes.
+    pub size: u64,
+    /// As the manifest names it; empty if nobody knows.
+    pub media_type: String,
+}
+
 impl Default for Unpack {
     fn default() -> Self {
         Self {
             diff_id: None,
+            blob: None,
             limits: Limits::default(),
             writers: 2,
             index: true,
@@ -64,6 +80,8 @@ pub struct Unpacked {
     pub implicit_directories: Vec<Vec<u8>>,
     /// Hard links whose targets are in lower layers; each is an empty file until the layers are put together.
     pub lower_links: Vec<LowerLink>,
+    /// The table of the layer (SPEC §8); `None` if [`Unpack::blob`] was not given.
+    pub table: Option<Sidecar>,
     /// The sidecar index (SPEC §5); `None` if it was not wanted or can't express the tree.
     pub index: Option<Vec<u8>>,
     /// What could not be kept as it came.
@@ -78,6 +96,7 @@ pub struct Unpacked {
 /// `ERR_LIMIT`, `ERR_NO_SPACE`, `ERR_IO`, `ERR_ABORTED`, or with an error of the source. What was written by then stays
 /// in `directory` for the caller to remove.
 pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpacked> {
+    let halt = how.halt.clone();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|errno| ImageError::io("open the directory", directory, errno))?;
@@ -95,6 +114,15 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     let mut report = extracted.report;
     let expressible = how.index && extracted.inodes_are_known;
     let mut stages = extracted.stages;
+    let verified = how.blob.map(|blob| Verified {
+        digest: blob.digest,
+        size: blob.size,
+        media_type: blob.media_type,
+        diff_id: extracted.diff_id.clone(),
+        uncompressed_size: extracted.uncompressed,
+    });
+    let build = || verified.map(|verified| table::from_tree(&extracted.tree, &verified, &halt)).transpose();
+    let table = timed(&mut stages.indexing, build)?;
     let build = || if expressible { index::build(&extracted.tree) } else { None };
     let index = timed(&mut stages.indexing, build);
     stages.elapsed += stages.indexing;
@@ -107,6 +135,7 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         entries: extracted.tree.entries().count() as u64 - 1,
         implicit_directories: extracted.implicit_directories,
         lower_links: extracted.lower_links,
+        table: table.map(Sidecar::from),
         index,
         report,
         stages,

@@ -10,12 +10,11 @@ use rustix::fs::{XattrFlags, fsetxattr};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, publish_file, read_if_there, remove_file_if_there, step},
+    fs::{Lock, LockWait, publish_file, remove_file_if_there, step},
     layer::{LayerIndex, OverrideStat, Patch, patch, read_links, read_list},
     model::Digest,
     pull::{
         lower::{ATTRIBUTE, Found, Wanted, look_in, open_directory, read_stat},
-        options::Settings,
         stand_in::{LowerFile, fill},
     },
     store::{GlobalCache, LayerFile},
@@ -31,7 +30,7 @@ enum Change {
 
 /// Looks through an image's layers, bottom first, and mends what differs. No layer's lock is held while another's is
 /// waited for.
-pub(super) async fn fit_to_lower_layers(cache: &GlobalCache, settings: &Settings, layers: &[Digest]) -> Result<()> {
+pub(super) async fn fit_to_lower_layers(cache: &GlobalCache, wait: &LockWait, layers: &[Digest]) -> Result<()> {
     for (at, digest) in layers.iter().enumerate() {
         let (cache, digest, lower) = (cache.clone(), digest.clone(), layers[..at].to_vec());
         let look = {
@@ -41,7 +40,7 @@ pub(super) async fn fit_to_lower_layers(cache: &GlobalCache, settings: &Settings
         if off_thread(look).await?.is_empty() {
             continue;
         }
-        let lock = Lock::acquire(&cache.layer(&digest, LayerFile::Lock), settings.lock_timeout, |_| {}).await?;
+        let lock = Lock::acquire(&cache.layer(&digest, LayerFile::Lock), wait).await?;
         off_thread(move || {
             let changes = find_changes(&cache, &digest, &lower)?;
             apply(&cache, &digest, changes)?;
@@ -66,7 +65,7 @@ fn find_changes(cache: &GlobalCache, digest: &Digest, lower: &[Digest]) -> Resul
 
 fn directory_changes(cache: &GlobalCache, digest: &Digest, lower: &[Digest]) -> Result<Vec<Change>> {
     let list = cache.layer(digest, LayerFile::ImplicitDirs);
-    let Some(bytes) = read_if_there(&list)? else { return Ok(Vec::new()) };
+    let Some(bytes) = cache.read_list_file(&list)? else { return Ok(Vec::new()) };
     let tree = cache.layer(digest, LayerFile::Tree);
     let mut changes = Vec::new();
     for path in read_list(&bytes, &list.display().to_string())? {
@@ -84,7 +83,7 @@ fn directory_changes(cache: &GlobalCache, digest: &Digest, lower: &[Digest]) -> 
 
 fn link_changes(cache: &GlobalCache, digest: &Digest, lower: &[Digest]) -> Result<Vec<Change>> {
     let list = cache.layer(digest, LayerFile::LowerLinks);
-    let Some(bytes) = read_if_there(&list)? else { return Ok(Vec::new()) };
+    let Some(bytes) = cache.read_list_file(&list)? else { return Ok(Vec::new()) };
     let tree = cache.layer(digest, LayerFile::Tree);
     let mut changes = Vec::new();
     for link in read_links(&bytes, &list.display().to_string())? {
@@ -139,7 +138,7 @@ fn apply(cache: &GlobalCache, digest: &Digest, changes: Vec<Change>) -> Result<(
     let Some(index) = index else { return Ok(()) };
     let mut bytes = index.as_bytes().to_vec();
     patch(&mut bytes, patches);
-    publish_file(&index_path.with_extension("index.part"), &index_path, &bytes)
+    publish_file(&index_path, &bytes)
 }
 
 fn apply_one(tree: &Path, change: Change) -> Result<(Vec<u8>, Patch)> {

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -16,16 +15,16 @@ use crate::{
     budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{Halt, Report, Unpack, Unpacked, unpack},
+    layer::{BlobFacts, Halt, Report, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
-    progress::{Event, Observer},
+    progress::Observer,
     pull::{
-        acquire,
         feed::{Feed, Reader},
+        lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
-        told,
+        told::Told,
     },
     registry::{Client, Sources},
     store::{GlobalCache, LayerFile, publish_tree, throw_away},
@@ -33,8 +32,6 @@ use crate::{
 
 /// Chunks on their way to the thread that stores them.
 const CHUNKS: usize = 16;
-/// Byte counts are told at most this often for each layer.
-const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all layers of a pull share.
 pub(super) struct Shared {
@@ -75,20 +72,18 @@ impl LayerJob {
 
     async fn bring(&self, shared: &Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+            return Ok(self.there_already());
         }
-        let _locks = tokio::select! {
-            locks = self.lock(shared, permit) => locks?,
-            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
-        };
+        let _locks = self.lock(shared, permit).await?;
         if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+            return Ok(self.there_already());
         }
+        let told = Told::new(&shared.observer, &self.blob, &self.diff_id, &self.indices);
         let mut sources = Sources::All;
         let mut fresh = shared.options.force;
         let mut may_retry = true;
         loop {
-            let (work, receiver, reader) = Work::start(self, shared, fresh, sources).await?;
+            let (work, receiver, reader) = Work::start(self, shared, &told, fresh, sources).await?;
             let other_bytes = work.held != Held::Nothing || shared.client.has_mirrors(&shared.reference);
             let finished = work.finish(receiver, reader).await;
             let other_bytes = other_bytes || work.parted.load(Ordering::Relaxed);
@@ -114,10 +109,7 @@ impl LayerJob {
         }
     }
 
-    fn there_already(&self, shared: &Shared) -> Done {
-        for &layer_index in &self.indices {
-            shared.observer.notify(Event::LayerIndexComplete { layer_index });
-        }
+    fn there_already(&self) -> Done {
         Done { digest: self.blob.digest.clone(), downloaded: false, report: None }
     }
 
@@ -125,13 +117,11 @@ impl LayerJob {
     /// the first is waited for this layer is not at work.
     async fn lock(&self, shared: &Shared, permit: LayerPermit) -> Result<(Lock, Lock, LayerPermit)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
+        let wait = lock_wait(&shared.settings, &shared.observer, &shared.cancel);
+        let again = || shared.share.layer();
         let download = path(LayerFile::DownloadLock);
-        let Shared { settings, observer, share, .. } = shared;
-        let waiting = told(&download, &**observer);
-        let again = || share.layer();
-        let locked = Lock::acquire_with(&download, settings.lock_timeout, waiting, Some(permit), again).await?;
-        let (download, permit) = locked;
-        let extract = acquire(&path(LayerFile::Lock), settings, &**observer).await?;
+        let (download, permit) = Lock::acquire_with(&download, &wait, Some(permit), again).await?;
+        let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
         Ok((download, extract, permit))
     }
 }
@@ -145,6 +135,7 @@ fn is_wrong_blob(error: &ImageError) -> bool {
 struct Work<'a> {
     job: &'a LayerJob,
     shared: &'a Arc<Shared>,
+    told: &'a Told,
     sources: Sources,
     held: Held,
     /// The blob was asked for in parts.
@@ -165,27 +156,29 @@ impl<'a> Work<'a> {
     async fn start(
         job: &'a LayerJob,
         shared: &'a Arc<Shared>,
+        told: &'a Told,
         fresh: bool,
         sources: Sources,
     ) -> Result<(Self, Receiver, Reader)> {
         let path = |file| shared.cache.layer(&job.blob.digest, file);
         let (blob_path, part_path, extracting) =
             (path(LayerFile::Blob), path(LayerFile::Part), path(LayerFile::Extracting));
-        let blob = job.blob.clone();
+        let (blob, trust) = (job.blob.clone(), shared.cache.trust()?);
         let (held, receiver, file) = blocking(move || {
             throw_away(&extracting)?;
             make_directory(&extracting)?;
-            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size) };
+            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size, &trust) };
             let receiver = Receiver::open(held, &blob_path, &part_path, &blob)?;
             let file = receiver.file.try_clone().map_err(|error| ImageError::io("open", &receiver.path, error))?;
             Ok((held, receiver, file))
         })
         .await?;
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
-        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, extract_meter(job, shared));
+        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, told.extract_meter());
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
         let (parted, began) = (AtomicBool::new(false), CancellationToken::new());
-        let work = Self { job, shared, sources, held, parted, feed, began, storing, download, extracting, threads };
+        let work =
+            Self { job, shared, told, sources, held, parted, feed, began, storing, download, extracting, threads };
         Ok((work, receiver, reader))
     }
 
@@ -246,9 +239,14 @@ impl<'a> Work<'a> {
         let permit = if downloaded { Some(self.shared.share.download().await) } else { None };
         self.began.cancel();
         let (incoming, chunks) = mpsc::channel(CHUNKS);
-        let meter = download_meter(self.job, self.shared, self.held);
+        let mut meter = self.told.download_meter();
+        let count = move |bytes| {
+            if downloaded {
+                meter(bytes)
+            }
+        };
         let (feed, halt) = (self.feed.clone(), self.storing.clone());
-        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, meter));
+        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, count));
         if downloaded {
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
@@ -268,6 +266,9 @@ impl<'a> Work<'a> {
         drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        if downloaded {
+            self.told.downloaded();
+        }
         if self.held != Held::Blob {
             let (part, place) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
             blocking(move || rename(&part, &place)).await?;
@@ -281,12 +282,14 @@ impl<'a> Work<'a> {
         self.extracting.check()?;
         let place = self.shared.share.extraction().await;
         self.feed.set_capacity(place.feed_bytes());
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractStarted { layer_index, diff_id });
-        }
+        self.told.extract_started();
         let how = Unpack {
             diff_id: Some(self.job.diff_id.clone()),
+            blob: Some(BlobFacts {
+                digest: self.job.blob.digest.clone(),
+                size: self.job.blob.size,
+                media_type: self.job.blob.media_type.clone(),
+            }),
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
@@ -307,11 +310,7 @@ impl<'a> Work<'a> {
     }
 
     async fn publish(&self, unpacked: Unpacked, downloaded: bool) -> Result<Done> {
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractComplete { layer_index, diff_id });
-            self.shared.observer.notify(Event::LayerIndexStarted { layer_index });
-        }
+        let with_index = unpacked.index.is_some();
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
         let keep_blob = self.shared.options.keep_blobs;
         let report = blocking(move || {
@@ -323,9 +322,7 @@ impl<'a> Work<'a> {
             Ok(unpacked.report)
         })
         .await?;
-        for &layer_index in &self.job.indices {
-            self.shared.observer.notify(Event::LayerIndexComplete { layer_index });
-        }
+        self.told.published(with_index);
         let report = Some(report).filter(|report| !report.is_empty());
         Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report })
     }
@@ -353,42 +350,6 @@ impl<'a> Work<'a> {
 
     fn path(&self, file: LayerFile) -> PathBuf {
         self.shared.cache.layer(&self.job.blob.digest, file)
-    }
-}
-
-/// Tells how much has come, not too often, and the end always.
-fn download_meter(job: &LayerJob, shared: &Arc<Shared>, held: Held) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices) = (Arc::clone(&shared.observer), job.indices.clone());
-    let (digest, size): (Arc<str>, u64) = (job.blob.digest.to_string().into(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |downloaded_bytes| {
-        let complete = downloaded_bytes == size;
-        if held == Held::Blob || (!complete && last.is_some_and(|last| last.elapsed() < EVENT_PAUSE)) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            let digest = Arc::clone(&digest);
-            observer.notify(if complete {
-                Event::LayerDownloadComplete { layer_index, digest, downloaded_bytes }
-            } else {
-                Event::LayerDownloadProgress { layer_index, digest, downloaded_bytes, total_bytes: Some(size) }
-            });
-        }
-    }
-}
-
-fn extract_meter(job: &LayerJob, shared: &Arc<Shared>) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices, total_bytes) = (Arc::clone(&shared.observer), job.indices.clone(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |bytes_read| {
-        if last.is_some_and(|last| last.elapsed() < EVENT_PAUSE) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            observer.notify(Event::LayerExtractProgress { layer_index, bytes_read, total_bytes });
-        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod feed;
 mod fixup;
+#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
+mod inherit;
 mod job;
 mod lower;
 mod need;
@@ -14,9 +16,10 @@ mod preflight;
 mod receive;
 mod settled;
 mod stand_in;
+mod told;
 mod verify;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::{Budget, Share},
     error::{ErrorKind, ImageError, Result},
-    fs::Lock,
+    fs::{Lock, LockWait},
     layer::Report,
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
@@ -165,13 +168,12 @@ impl Registry {
         }
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
-        let share = self.budget.share();
+        let (share, wait) = (self.budget.share(), lock_wait(&self.settings, observer, cancel));
         let prepared = async {
             let permit = share.pull().await;
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let (waiting, again) = (told(&path, &**observer), || share.pull());
-            let lock = Lock::acquire_with(&path, self.settings.lock_timeout, waiting, Some(permit), again).await?;
+            let lock = Lock::acquire_with(&path, &wait, Some(permit), || share.pull()).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
@@ -200,12 +202,12 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved).await?;
+        let _lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share).await?;
-        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
         drop(lock);
         self.sync(reference, options, cancel).await?;
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
@@ -224,12 +226,19 @@ impl Registry {
     }
 
     /// Keeps the image's layers, also those that are there already, from being pruned until its metadata name them.
-    async fn lease(&self, reference: &Reference, platform: &Platform, resolved: &ResolvedImage) -> Result<Lease> {
+    async fn lease(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &ResolvedImage,
+        wait: &LockWait,
+    ) -> Result<Lease> {
+        let wait = wait.clone();
         let (cache, lock_path) = (self.cache.clone(), self.cache.image_lock_path(reference, platform));
         let layers: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
         let leased = tokio::task::spawn_blocking(move || {
             let key = lock_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            cache.lease_pull(&key, &layers)
+            cache.lease_pull(&key, &layers, &wait)
         });
         leased.await.map_err(|_| ImageError::internal("leasing the layers panicked"))?
     }
@@ -315,12 +324,13 @@ impl Registry {
         platform: &Platform,
         resolved: &ResolvedImage,
         outcome: Outcome,
+        wait: &LockWait,
     ) -> Result<PullResult> {
         let metadata = metadata_of(reference, resolved, outcome.report);
         let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
         let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, &self.settings, &digests).await?;
+        fixup::fit_to_lower_layers(&cache, wait, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
             cache.write_image_metadata(&reference, &platform, &metadata)?;
@@ -383,15 +393,9 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
     observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
 }
 
-/// Takes a lock as the settings say, and tells when it has to wait.
-async fn acquire(path: &Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    Lock::acquire(path, settings.lock_timeout, told(path, observer)).await
-}
-
-/// Tells that a lock is waited for, and whose it is.
-fn told<'a>(path: &Path, observer: &'a dyn Observer) -> impl FnOnce(Option<u32>) + Send + use<'a> {
-    let path: Arc<str> = path.display().to_string().into();
-    move |holder| observer.notify(Event::LockWaiting { path, holder })
+/// How a pull waits for each of its locks.
+fn lock_wait(settings: &Settings, observer: &Arc<dyn Observer>, cancel: &CancellationToken) -> LockWait {
+    LockWait { timeout: settings.lock_timeout, cancel: cancel.clone(), observer: Arc::clone(observer) }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

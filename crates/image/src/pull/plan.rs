@@ -233,7 +233,8 @@ fn look_at(cache: &GlobalCache, layer: &PlannedLayer, options: &PullOptions) -> 
         return (LayerState::Cached, 0);
     }
     let path = |file| cache.layer(&layer.digest, file);
-    match held(&path(LayerFile::Blob), &path(LayerFile::Part), size) {
+    let Ok(trust) = cache.trust() else { return (LayerState::Missing, size) };
+    match held(&path(LayerFile::Blob), &path(LayerFile::Part), size, &trust) {
         Held::Blob => (LayerState::Downloaded, 0),
         Held::Part(length) => (LayerState::Partial, size - length),
         Held::Nothing => (LayerState::Missing, size),

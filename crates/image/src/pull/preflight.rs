@@ -1,12 +1,12 @@
 //! What is asked before the first byte of a layer: how much is to be downloaded, and whether it can fit on the disk,
 //! answered by what is certain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::free_space,
-    model::Descriptor,
+    model::{Descriptor, Digest},
     pull::{
         Registry,
         need::{self, Wanted},
@@ -19,13 +19,19 @@ use crate::{
 
 impl Registry {
     /// Bytes that the downloads of a pull will count up to: those of all layers that are to be downloaded, as often as they
-    /// are listed, without layers that are there.
+    /// are listed, without layers that are there undamaged.
     pub(super) async fn bytes_to_download(&self, resolved: &ResolvedImage, options: &PullOptions) -> Result<u64> {
-        let (cache, blobs, force) = (self.cache().clone(), resolved.layers.clone(), options.force);
+        let (cache, blobs, force, index) =
+            (self.cache().clone(), resolved.layers.clone(), options.force, options.index);
         let counted = tokio::task::spawn_blocking(move || {
+            // The tree is looked at only where it matters, since that is a `stat` a file.
             let comes =
-                |blob: &&Descriptor| force || (!cache.is_extracted(&blob.digest) && bytes_to_come(&cache, blob) > 0);
-            blobs.iter().filter(comes).fold(0, |sum: u64, blob| sum.saturating_add(blob.size))
+                |blob: &Descriptor| force || (bytes_to_come(&cache, blob) > 0 && !cache.is_sound(&blob.digest, index));
+            let mut seen: BTreeMap<&Digest, bool> = BTreeMap::new();
+            blobs.iter().fold(0, |sum: u64, blob| {
+                let counts = *seen.entry(&blob.digest).or_insert_with(|| comes(blob));
+                if counts { sum.saturating_add(blob.size) } else { sum }
+            })
         });
         counted.await.map_err(|_| ImageError::internal("looking at the cache panicked"))
     }
@@ -66,7 +72,8 @@ fn wanted(cache: &GlobalCache, blob: &Descriptor) -> Option<Wanted> {
 
 fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
     let path = |file| cache.layer(&blob.digest, file);
-    match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size) {
+    let Ok(trust) = cache.trust() else { return blob.size };
+    match held(&path(LayerFile::Blob), &path(LayerFile::Part), blob.size, &trust) {
         Held::Blob => 0,
         Held::Part(length) => blob.size - length,
         Held::Nothing => blob.size,

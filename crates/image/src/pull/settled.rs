@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::Extraction,
     error::{ImageError, Result},
+    fs::{Lock, LockWait},
     layer::Halt,
     model::{Digest, Platform, Reference},
     progress::Observer,
-    pull::{PullOptions, PullPolicy, PullResult, Registry, Settings, acquire, fixup::fit_to_lower_layers},
+    pull::{PullOptions, PullPolicy, PullResult, Registry, fixup::fit_to_lower_layers, lock_wait},
     store::{CachedImageMetadata, GlobalCache, Lookup, Rechecked},
 };
 
@@ -41,9 +42,9 @@ impl Registry {
         if !matches!(asked.look_up().await?, Lookup::Doubtful(_)) {
             return Ok(None);
         }
-        let halt = Halt::default();
+        let (halt, wait) = (Halt::default(), lock_wait(&self.settings, observer, cancel));
         let settled = tokio::select! {
-            settled = asked.settle(&self.settings, &**observer, &halt) => settled,
+            settled = asked.settle(&wait, &halt) => settled,
             () = cancel.cancelled() => {
                 halt.abort();
                 return Err(ImageError::aborted());
@@ -92,12 +93,7 @@ impl Asked {
     }
 
     /// The image's metadata, once it is whole; `None` if it is not and can't be mended from its blobs.
-    async fn settle(
-        &self,
-        settings: &Settings,
-        observer: &dyn Observer,
-        halt: &Halt,
-    ) -> Result<Option<CachedImageMetadata>> {
+    async fn settle(&self, wait: &LockWait, halt: &Halt) -> Result<Option<CachedImageMetadata>> {
         let Lookup::Doubtful(metadata) = self.look_up().await? else { return Ok(None) };
         let whole = {
             let (asked, metadata, halt) = (self.clone(), metadata.clone(), halt.clone());
@@ -107,7 +103,7 @@ impl Asked {
             return Ok(Some(metadata));
         }
         halt.check()?;
-        let _lock = acquire(&self.cache.image_lock_path(&self.reference, &self.platform), settings, observer).await?;
+        let _lock = Lock::acquire(&self.cache.image_lock_path(&self.reference, &self.platform), wait).await?;
         // Whoever held the lock may have mended it.
         let metadata = match self.look_up().await? {
             Lookup::Hit(metadata) => return Ok(Some(metadata)),
@@ -122,13 +118,13 @@ impl Asked {
         match healed {
             Rechecked::Settled => Ok(Some(metadata)),
             Rechecked::Damaged => Ok(None),
-            Rechecked::Mended => self.remember(settings, metadata).await.map(Some),
+            Rechecked::Mended => self.remember(wait, metadata).await.map(Some),
         }
     }
 
-    async fn remember(&self, settings: &Settings, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
+    async fn remember(&self, wait: &LockWait, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
         let layers: Vec<Digest> = metadata.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fit_to_lower_layers(&self.cache, settings, &layers).await?;
+        fit_to_lower_layers(&self.cache, wait, &layers).await?;
         let asked = self.clone();
         off_thread(move || {
             asked.cache.write_image_metadata(&asked.reference, &asked.platform, &metadata)?;

@@ -5,9 +5,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     budget::Extraction,
     error::{ImageError, Result},
+    fs::LockWait,
     layer::Halt,
     model::Digest,
-    pull::{Settings, fixup::fit_to_lower_layers},
+    pull::fixup::fit_to_lower_layers,
     store::{Depth, GlobalCache, VerifyOptions, VerifyReport},
 };
 
@@ -31,12 +32,12 @@ pub async fn verify(cache: &GlobalCache, options: VerifyOptions, cancel: Cancell
         looked = looking => looked.map_err(|_| ImageError::internal("verifying panicked"))??,
         () = stop => return Err(ImageError::aborted()),
     };
-    fit(cache, &report).await?;
+    fit(cache, &report, LockWait { cancel, ..LockWait::default() }).await?;
     Ok(report)
 }
 
 /// Every image that has such a layer, since a layer's neighbours may depend on it as well.
-async fn fit(cache: &GlobalCache, report: &VerifyReport) -> Result<()> {
+async fn fit(cache: &GlobalCache, report: &VerifyReport, wait: LockWait) -> Result<()> {
     if report.extracted.is_empty() {
         return Ok(());
     }
@@ -46,7 +47,7 @@ async fn fit(cache: &GlobalCache, report: &VerifyReport) -> Result<()> {
     for image in images.into_iter().filter(|image| image.complete) {
         let layers: &[Digest] = &image.layer_digests;
         if layers.iter().any(|layer| report.extracted.contains(layer)) {
-            fit_to_lower_layers(cache, &Settings::default(), layers).await?;
+            fit_to_lower_layers(cache, &wait, layers).await?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ImageError, Result},
-    fs::step,
+    fs::{open_file, step},
     model::{Algorithm, Digest},
     store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile},
 };
@@ -94,7 +94,7 @@ impl GlobalCache {
     /// Fails with `ERR_IO` if the disk does. That the mark can't be set, as in a read-only cache, is no failure.
     pub(crate) fn sync(&self, path: &Path) -> Result<()> {
         // An image that is gone meanwhile needs no sync.
-        let Some(bytes) = crate::fs::read_if_there(path)? else { return Ok(()) };
+        let Some(bytes) = self.read_metadata_file(path)? else { return Ok(()) };
         let metadata = CachedImageMetadata::parse(&bytes);
         let trees = metadata.and_then(|metadata| fingerprint(self, digests(&metadata)));
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
@@ -120,13 +120,12 @@ impl GlobalCache {
     }
 
     fn mark(&self, path: &Path, trees: &str, durably: bool) {
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-        let opened = fs::OpenOptions::new().read(true).custom_flags(no_follow).open(path);
         // Another pull may have written other metadata meanwhile: the fingerprint tells of which trees this is true.
         step("mark as synced", path);
-        let marked = opened.and_then(|file| {
-            fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty())?;
-            if durably { Ok(fsync(&file)?) } else { Ok(()) }
+        let marked = open_file(path).and_then(|file| {
+            let failed = |errno| ImageError::io("mark", path, errno);
+            fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty()).map_err(failed)?;
+            if durably { fsync(&file).map_err(failed) } else { Ok(()) }
         });
         if let Err(error) = marked {
             tracing::debug!(path = %path.display(), %error, "that an image is synced could not be written down");
@@ -162,13 +161,20 @@ fn is_marked(path: &Path, trees: &str) -> bool {
 
 /// Waits until a whole file system is on its disk.
 pub(super) fn sync_file_system(directory: &Path) -> Result<()> {
-    let opened = fs::File::open(directory).map_err(|error| ImageError::io("open", directory, error))?;
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened =
+        openat(CWD, directory, flags, Mode::empty()).map_err(|errno| ImageError::io("open", directory, errno))?;
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
     #[cfg(not(target_os = "linux"))]
     {
-        drop(opened);
         rustix::fs::sync();
+        // That only hands it to the drive; this makes the drive write it.
+        #[cfg(target_vendor = "apple")]
+        rustix::fs::fcntl_fullfsync(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
+        #[cfg(not(target_vendor = "apple"))]
+        drop(opened);
     }
     Ok(())
 }

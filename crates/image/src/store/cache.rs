@@ -2,18 +2,18 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    error::{ErrorKind, ImageError, Result},
-    fs::{publish_file, read_if_there, remove_file_if_there, step},
+    error::{ImageError, Result},
+    fs::{publish_file, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
         Written,
         last_use::record_use,
-        layout::{COMPLETE_MARKER, LayerFile, Layout},
+        layout::{LayerFile, Layout},
         metadata::CachedImageMetadata,
     },
 };
@@ -38,6 +38,19 @@ impl GlobalCache {
     /// The cache in `directory`.
     pub fn new(directory: &Path) -> Self {
         Self(Layout::new(directory))
+    }
+
+    /// Believes what these users (by id) own as well. Without it only what root and the effective user own counts, and for
+    /// root what the owner of the cache's directory does.
+    #[must_use]
+    pub fn with_trusted_owners(mut self, owners: &[u32]) -> Self {
+        self.0.trusted_owners = owners.into();
+        self
+    }
+
+    /// The users given to [`with_trusted_owners`](Self::with_trusted_owners).
+    pub fn trusted_owners(&self) -> &[u32] {
+        &self.0.trusted_owners
     }
 
     /// The cache's own directory.
@@ -72,13 +85,12 @@ impl GlobalCache {
 
     /// True if the layer's tree is there and whole.
     pub fn is_extracted(&self, digest: &Digest) -> bool {
-        // Not `exists`, which would take a planted link's target for the marker.
-        self.layer(digest, LayerFile::Tree).join(COMPLETE_MARKER).symlink_metadata().is_ok()
+        self.layers_are_finished([digest]).unwrap_or(false)
     }
 
     /// True if all these layers' trees are there and whole.
     pub fn all_layers_extracted<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> bool {
-        digests.into_iter().all(|digest| self.is_extracted(digest))
+        self.layers_are_finished(digests).unwrap_or(false)
     }
 
     /// A reference's metadata; `None` if there are none or they are damaged.
@@ -88,7 +100,7 @@ impl GlobalCache {
         platform: &Platform,
     ) -> Result<Option<CachedImageMetadata>> {
         let path = self.image_metadata_path(reference, platform);
-        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let Some(bytes) = self.read_metadata_file(&path)? else { return Ok(None) };
         let metadata = CachedImageMetadata::parse(&bytes);
         if metadata.is_none() {
             tracing::warn!(path = %path.display(), "image metadata are damaged and count as not cached");
@@ -107,7 +119,7 @@ impl GlobalCache {
         let path = self.image_metadata_path(reference, platform);
         let written = Written::now(self, metadata.layers.iter().map(|layer| &layer.digest));
         let metadata = CachedImageMetadata { written, ..metadata.clone() };
-        publish_file(&path.with_extension("json.part"), &path, &metadata.to_json())
+        publish_file(&path, &metadata.to_json())
     }
 
     /// Forgets a reference; its layers stay. Says whether it was there.
@@ -116,7 +128,7 @@ impl GlobalCache {
     }
 
     /// A hit: metadata for this platform whose layers are all there and can be trusted to be whole. Takes no lock and writes
-    /// nothing.
+    /// nothing. Fails with `ERR_CACHE` where the cache, or a part of it, is not of a trusted owner or everybody may write it.
     pub fn lookup(&self, reference: &Reference, platform: &Platform) -> Result<Option<CachedImageMetadata>> {
         Ok(match self.look_up(reference, platform)? {
             Lookup::Hit(metadata) => Some(metadata),
@@ -126,8 +138,7 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
-        let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
-        if ![self.images_dir(), self.layers_dir()].into_iter().all(is_directory) {
+        if !self.check_directories()? {
             return Ok(Lookup::Miss);
         }
         let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(Lookup::Miss) };
@@ -135,7 +146,7 @@ impl GlobalCache {
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        if other_platform || !self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)) {
+        if other_platform || !self.layers_are_finished(metadata.layers.iter().map(|layer| &layer.digest))? {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
@@ -160,31 +171,12 @@ impl GlobalCache {
         }
         self.check()
     }
-
-    /// Refuses directories that others could have prepared. Those that are not there yet are none.
-    pub fn check(&self) -> Result<()> {
-        for directory in [&self.0.layers, &self.0.images] {
-            let there = match fs::symlink_metadata(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                there => there.map_err(|error| ImageError::io("stat", directory, error))?,
-            };
-            let refuse = |reason: &str| {
-                ErrorKind::Cache { path: directory.display().to_string(), reason: reason.to_owned() }.into()
-            };
-            if !there.is_dir() {
-                return Err(refuse("it is no directory (a link there is not followed)"));
-            }
-            let me = rustix::process::geteuid().as_raw();
-            if me != 0 && there.uid() != me {
-                return Err(refuse("it belongs to another user; choose a cache directory of your own"));
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::{
-    error::{ErrorKind, ImageError, Result},
+    error::{ImageError, Result},
+    fs::{is_random_name, stat_if_there},
     model::Digest,
     store::{CachedImageMetadata, GlobalCache, LayerFile, trash::TRASH_PREFIX},
 };
@@ -68,7 +69,7 @@ impl Inventory {
     pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
         let (mut inventory, images) = Self::look(cache)?;
         for (key, path) in images {
-            inventory.images.extend(read_image(&key, path)?);
+            inventory.images.extend(read_image(cache, &key, path)?);
         }
         Ok(inventory)
     }
@@ -82,6 +83,7 @@ impl Inventory {
     fn look(cache: &GlobalCache) -> Result<(Self, Vec<(String, PathBuf)>)> {
         let mut images = Vec::new();
         let mut inventory = Self::default();
+        cache.check()?;
         for name in names(cache.layers_dir())? {
             let path = cache.layers_dir().join(&name);
             match classify(&name.to_string_lossy()) {
@@ -102,8 +104,9 @@ impl Inventory {
             match name.split_once('.') {
                 _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
                 Some((key, "json")) => images.push((key.to_owned(), path)),
-                Some((key, "json.part")) => {
-                    let locks = vec![cache.images_dir().join(format!("{key}.lock"))];
+                Some((key, rest)) if is_unfinished(rest, &["json"]) => {
+                    // Its writer locks the file itself; the original holds the image's lock.
+                    let locks = vec![cache.images_dir().join(format!("{key}.lock")), path.clone()];
                     inventory.leftovers.push(Leftover { path, locks });
                 }
                 Some((_, "lock")) => {}
@@ -120,27 +123,16 @@ impl Inventory {
     }
 }
 
-fn read_image(key: &str, path: PathBuf) -> Result<Option<ImageFile>> {
-    let there = match fs::symlink_metadata(&path) {
-        Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ImageError::io("stat", &path, error)),
-    };
+fn read_image(cache: &GlobalCache, key: &str, path: PathBuf) -> Result<Option<ImageFile>> {
+    let Some(there) = stat_if_there(&path)? else { return Ok(None) };
     let last_used = there.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    let bytes = if there.is_file() { crate::fs::read_if_there(&path)? } else { Some(Vec::new()) };
-    let Some(bytes) = bytes else { return Ok(None) };
+    let Some(bytes) = cache.read_metadata_file(&path)? else { return Ok(None) };
     Ok(Some(ImageFile { key: key.to_owned(), path, metadata: CachedImageMetadata::parse(&bytes), last_used }))
 }
 
 fn names(directory: &Path) -> Result<Vec<OsString>> {
-    match fs::symlink_metadata(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ImageError::io("stat", directory, error)),
-        Ok(there) if !there.is_dir() => {
-            let reason = "it is no directory (a link there is not followed)".to_owned();
-            return Err(ErrorKind::Cache { path: directory.display().to_string(), reason }.into());
-        }
-        Ok(_) => {}
+    if stat_if_there(directory)?.is_none() {
+        return Ok(Vec::new());
     }
     let list = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
     list().map_err(|error| ImageError::io("list", directory, error))
@@ -155,10 +147,15 @@ fn classify(name: &str) -> Name {
     if let Some(file) = LayerFile::ALL.into_iter().find(|file| file.suffix() == suffix) {
         return Name::Layer(digest, file);
     }
-    match suffix {
-        ".index.part" | ".implicit_dirs.part" | ".lower_links.part" | ".link.part" => Name::Beside(digest),
-        _ => Name::Foreign,
-    }
+    let unfinished = ["index", "implicit_dirs", "lower_links", "link"];
+    if is_unfinished(&suffix[1..], &unfinished) { Name::Beside(digest) } else { Name::Foreign }
+}
+
+/// True for `<file>.<random>.part`, and for the `<file>.part` of the original and of older versions.
+fn is_unfinished(name: &str, files: &[&str]) -> bool {
+    let Some(name) = name.strip_suffix(".part") else { return false };
+    let file = name.rsplit_once('.').filter(|(_, random)| is_random_name(random)).map_or(name, |(file, _)| file);
+    files.contains(&file)
 }
 
 #[cfg(test)]
@@ -176,6 +173,10 @@ mod tests {
         for suffix in ["index.part", "implicit_dirs.part", "lower_links.part", "link.part"] {
             assert_eq!(classify(&format!("sha256_{hex}.{suffix}")), Name::Beside(digest.clone()));
         }
+        let random = "0123456789abcdef".repeat(2);
+        assert_eq!(classify(&format!("sha256_{hex}.index.{random}.part")), Name::Beside(digest.clone()));
+        assert!(is_unfinished("json.part", &["json"]) && is_unfinished(&format!("json.{random}.part"), &["json"]));
+        assert!(!is_unfinished("json", &["json"]) && !is_unfinished("json.mine.part", &["json"]));
         assert_eq!(classify(".trash-1-2"), Name::Leftover);
         assert_eq!(classify(".probe-1-2"), Name::Leftover);
         for foreign in ["README", "sha256_aa.index", &format!("sha256_{hex}"), &format!("sha256_{hex}.index.old")] {

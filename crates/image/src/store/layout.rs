@@ -1,6 +1,9 @@
 //! Names of files in the cache. The one place that knows them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::model::{Algorithm, Digest, Platform, Reference};
 
@@ -66,11 +69,18 @@ pub(super) struct Layout {
     pub(super) root: PathBuf,
     pub(super) layers: PathBuf,
     pub(super) images: PathBuf,
+    /// Users whose files are believed beside root's and one's own.
+    pub(super) trusted_owners: Arc<[u32]>,
 }
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), layers: root.join("layers"), images: root.join("images") }
+        Self {
+            root: root.to_owned(),
+            layers: root.join("layers"),
+            images: root.join("images"),
+            trusted_owners: Arc::default(),
+        }
     }
 
     pub(super) fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {

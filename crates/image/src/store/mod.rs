@@ -21,6 +21,8 @@
 mod boot;
 mod cache;
 mod images;
+#[allow(dead_code, reason = "read once trees of an image's own are published")]
+mod inherited;
 mod inventory;
 mod last_use;
 mod layout;
@@ -34,9 +36,11 @@ mod remove;
 mod settle;
 mod sweep;
 mod trash;
+mod trust;
 mod usage;
 mod verify;
 
+pub use crate::fs::LockWait;
 pub use boot::Written;
 pub use cache::{GlobalCache, Lookup};
 pub use images::CachedImage;
@@ -49,6 +53,7 @@ pub use remove::RemoveReport;
 pub use usage::Usage;
 pub use verify::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyOptions, VerifyReport};
 
+pub(crate) use inherited::{Holder, Inherited};
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::publish_tree;
 pub(crate) use trash::throw_away;

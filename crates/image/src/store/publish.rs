@@ -24,14 +24,14 @@ pub(crate) fn publish_tree(cache: &GlobalCache, digest: &Digest, unpacked: &Unpa
     write_marker(&extracting)?;
     swap(&extracting, &tree)?;
     if let Some(bytes) = &unpacked.index {
-        publish_file(&beside(&index), &index, bytes)?;
+        publish_file(&index, bytes)?;
     }
     Ok(())
 }
 
 /// A list that is empty has no file.
 fn write_or_remove(path: &Path, bytes: &[u8]) -> Result<()> {
-    if bytes.is_empty() { remove_file_if_there(path).map(drop) } else { publish_file(&beside(path), path, bytes) }
+    if bytes.is_empty() { remove_file_if_there(path).map(drop) } else { publish_file(path, bytes) }
 }
 
 /// The empty file that makes a tree valid. An image's own file of that name serves as well, and keeps its content.
@@ -68,10 +68,4 @@ fn swap(new: &Path, place: &Path) -> Result<()> {
             rename(new, place)
         }
     }
-}
-
-fn beside(path: &Path) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
 }

@@ -98,9 +98,9 @@ pub(super) struct Removal<'a> {
 }
 
 impl<'a> Removal<'a> {
-    /// `room` is the room lock held alone; without it no lease is swept, and layers must not be removed.
-    pub(super) fn new(cache: &'a GlobalCache, sizes: Sizes, room: Option<&Lock>, dry_run: bool) -> Result<Self> {
-        let leased = cache.leased(room.is_some())?;
+    /// `gc` is the gc lock held alone; without it no lease is swept, and layers must not be removed.
+    pub(super) fn new(cache: &'a GlobalCache, sizes: Sizes, gc: Option<&Lock>, dry_run: bool) -> Result<Self> {
+        let leased = cache.leased(gc.is_some())?;
         let busy = cache.busy_images()?;
         Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
     }
@@ -194,7 +194,7 @@ impl<'a> Removal<'a> {
         })
     }
 
-    /// Deletes what was renamed. The room lock should be given back by now.
+    /// Deletes what was renamed. The gc lock should be given back by now.
     pub(super) fn delete(self) -> Result<(Vec<Item>, Vec<Item>)> {
         for path in &self.trash {
             remove_tree(path)?;

@@ -105,7 +105,7 @@ pub fn unfinished(cache: &GlobalCache) -> BTreeSet<String> {
                 _ if suffix.ends_with(".part") => suffix,
                 _ if name.starts_with(".trash-") => ".trash-*",
                 _ if name.starts_with(".probe-") => ".probe-*",
-                "room.lock" | "gc.lock" => continue,
+                "gc.lock" => continue,
                 _ if directory == "leases" => "lease",
                 _ => continue,
             };

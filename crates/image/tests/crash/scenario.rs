@@ -151,7 +151,7 @@ fn leave(cache: &GlobalCache, layer: &Digest, reference: &str) {
     let leases = cache.directory().join("leases");
     fs::create_dir(&leases).unwrap();
     fs::write(leases.join("1-1-1"), "").unwrap();
-    fs::write(leases.join("room.lock"), "").unwrap();
+    fs::write(leases.join("gc.lock"), "").unwrap();
 }
 
 /// The trees as they are after a pull that nobody kills.

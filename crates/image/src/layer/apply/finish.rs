@@ -2,13 +2,13 @@
 //! the directories' own listings, which also proves that the disk holds just what the tree says.
 
 use std::{
-    mem::MaybeUninit,
+    ops::ControlFlow,
     os::fd::AsFd,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use rustix::fs::{AtFlags, Mode, RawDir, XattrFlags, fsetxattr, futimens, openat, statat};
+use rustix::fs::{AtFlags, Mode, XattrFlags, fsetxattr, futimens, openat, statat};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
@@ -17,6 +17,7 @@ use crate::{
         apply::{
             DIRECTORY, Handle,
             directories::{Directories, OPEN, failed},
+            listing::Listing,
             writers::times,
         },
         halt::Halt,
@@ -88,7 +89,7 @@ struct Finished {
 struct Finisher<'a> {
     tree: &'a Tree,
     directories: Directories,
-    buffer: Vec<MaybeUninit<u8>>,
+    listing: Listing,
     finished: Finished,
 }
 
@@ -97,7 +98,7 @@ impl<'a> Finisher<'a> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
         let directories = Directories::new(root, most_open);
-        Ok(Self { tree, directories, buffer: vec![MaybeUninit::uninit(); 64 << 10], finished: Finished::default() })
+        Ok(Self { tree, directories, listing: Listing::new(64 << 10), finished: Finished::default() })
     }
 
     fn run(mut self, shares: &Shares<'_>, halt: &Halt) -> Result<Finished> {
@@ -148,17 +149,16 @@ impl<'a> Finisher<'a> {
     fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
         let before = self.finished.inodes.len();
-        let mut listing = RawDir::new(handle, &mut self.buffer);
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(|errno| failed("list", tree, id, errno))?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
+        let inodes = &mut self.finished.inodes;
+        let listed = self.listing.each(handle, |name, inode| match tree.lookup(id, name) {
+            Some(child) => {
+                inodes.push((child, inode));
+                ControlFlow::Continue(())
             }
-            let Some(child) = tree.lookup(id, name) else {
-                return Err(disagrees(tree, id, format!("{:?} is there and was not made", entry_text(name))));
-            };
-            self.finished.inodes.push((child, entry.ino()));
+            None => ControlFlow::Break(format!("{:?} is there and was not made", entry_text(name))),
+        });
+        if let ControlFlow::Break(what) = listed.map_err(|errno| failed("list", tree, id, errno))? {
+            return Err(disagrees(tree, id, what));
         }
         let (found, made) = (self.finished.inodes.len() - before, tree.children(id).count());
         if found != made {

@@ -4,6 +4,8 @@
 mod directories;
 mod finish;
 mod handle;
+mod listing;
+mod symlink;
 mod twin;
 mod writers;
 mod xattr;

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, OsStr},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::PathBuf,
@@ -21,7 +21,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
-        apply::{FILE, Handle, twin, xattr},
+        apply::{FILE, Handle, symlink, twin, xattr},
         batch::Batches,
         block::{Block, Pool, Slice},
         halt::Halt,
@@ -241,6 +241,12 @@ impl Writer {
                 }
             }
             Job::Stub { meta, content } => {
+                if symlink::is_real(&meta.stat) {
+                    step("create", FILE);
+                    let link = symlink::make(&meta.directory, &meta.name, &content);
+                    let file = link.map_err(|errno| at(&meta, "create", errno))?;
+                    return self.close(&Open { file, left: 0, end: meta.size, meta });
+                }
                 let file = create(&meta)?;
                 if !content.is_empty() {
                     write_at(&file, &content, 0).map_err(|errno| at(&meta, "write", errno))?;
@@ -318,10 +324,14 @@ fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
     ErrorKind::Cache { path, reason: reason.to_owned() }.caused_by(std::io::Error::from(errno))
 }
 
-/// Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
+/// Only the handle is at hand here; where it leads is known to the system, and only an error needs it.
 fn path_of(directory: &Handle, name: &CStr) -> PathBuf {
-    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
+    let directory = directory.as_fd();
+    #[cfg(target_vendor = "apple")]
+    let path = rustix::fs::getpath(directory).map(|path| PathBuf::from(OsStr::from_bytes(path.to_bytes()))).ok();
+    #[cfg(not(target_vendor = "apple"))]
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory))).ok();
+    path.unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {

@@ -13,8 +13,7 @@ fn add(tree: &mut Tree, parent: EntryId, name: &str, directory: bool) -> EntryId
     let (content, mode) =
         if directory { (Content::Directory, S_IFDIR | 0o755) } else { (Content::Leaf, S_IFREG | 0o644) };
     let stat = OverrideStat { uid: 0, gid: 0, mode, rdev: 0 };
-    let inode = Inode { content, stat, mtime: Default::default(), size: 1, host: 0, links: 1, implicit: false };
-    let inode = tree.add_inode(inode);
+    let inode = tree.add_inode(Inode { size: 1, ..Inode::new(content, stat) });
     tree.add_entry(parent, name.as_bytes(), inode)
 }
 

@@ -6,7 +6,7 @@ use crate::{
         plan::{
             place::{Planner, Step, empty_file},
             resolve::{self, unusable},
-            tree::{EntryId, InodeId},
+            tree::{Content, EntryId, Inode, InodeId},
             whiteout,
         },
         report::Note,
@@ -118,7 +118,28 @@ impl Planner {
         Ok(lower)
     }
 
+    fn link_to_placeholder(
+        &mut self,
+        link: WaitingLink,
+        target: Vec<u8>,
+        steps: &mut Vec<Step>,
+    ) -> Result<Option<WaitingLink>> {
+        let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
+        let Some(name) = walked.name.clone() else { return Ok(None) };
+        self.report.note(Note::LinkToLowerLayer, &link.path);
+        self.keep_text(link.path.len() + target.len(), &link.path)?;
+        self.place_link(&link.path, &link.target, walked, &name, steps)?;
+        Ok(Some(WaitingLink { path: link.path, target, displaces: None }))
+    }
+
     fn place_stand_in(&mut self, link: WaitingLink, steps: &mut Vec<Step>) -> Result<Option<WaitingLink>> {
+        // The target may be such a link itself, which by now has its placeholder.
+        if let Some(target) = resolve::find(&self.tree, &link.target, &self.limits)?
+            && let Content::CrossLayer(text) = &self.tree.inode(target).content
+        {
+            let target = text.to_vec();
+            return self.link_to_placeholder(link, target, steps);
+        }
         let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
         let Some(name) = walked.name.clone() else { return Ok(None) };
         self.report.note(Note::LinkToLowerLayer, &link.path);
@@ -129,10 +150,11 @@ impl Planner {
             }
             self.remove(there, steps);
         }
-        let inode = self.tree.add_inode(empty_file());
+        let target = resolve::lexical(&link.target);
+        let content = Content::CrossLayer(target.clone().into());
+        let inode = self.tree.add_inode(Inode { content, ..empty_file() });
         let entry = self.tree.add_entry(parent, &name, inode);
         steps.push(Step::MakeFile { entry, content: Box::default() });
-        let target = resolve::lexical(&link.target);
         self.keep_text(self.tree.path_length(entry) + target.len(), &link.path)?;
         Ok(Some(WaitingLink { path: self.tree.path(entry), target, displaces: None }))
     }

@@ -13,5 +13,6 @@ mod whiteout;
 
 pub(crate) use place::{Planner, Step};
 #[cfg(test)]
-pub(crate) use tree::{Content, Inode};
-pub(crate) use tree::{EntryId, ROOT, Tree};
+pub(crate) use tree::Inode;
+pub(crate) use tree::{Content, EntryId, InodeId, ROOT, Tree};
+pub(crate) use whiteout::{OPAQUE as OPAQUE_MARKER, PREFIX as WHITEOUT_PREFIX};

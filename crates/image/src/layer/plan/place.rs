@@ -7,12 +7,12 @@ use crate::{
         plan::{
             links::WaitingLink,
             resolve::{self, unusable},
-            tree::{Content, EntryId, Inode, ROOT, Tree, implicit_stat},
+            tree::{Content, EntryId, Inode, ROOT, Tree, implicit_directory},
             whiteout::{self, Whiteout},
         },
         report::{Note, Report},
         stat::{self, OverrideStat, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG},
-        tar::{EntryKind, Member, Timestamp},
+        tar::{EntryKind, Member},
     },
 };
 
@@ -161,6 +161,7 @@ impl Planner {
         inode.stat = stat_of(member, EntryKind::Directory, false);
         inode.mtime = member.mtime;
         inode.implicit = false;
+        inode.take_xattrs(member);
     }
 
     /// Makes the directories that are missing on the way and returns the last one.
@@ -177,15 +178,7 @@ impl Planner {
         let mut parent = walked.directory;
         for name in walked.missing {
             self.count(path)?;
-            let inode = self.tree.add_inode(Inode {
-                content: Content::Directory,
-                stat: implicit_stat(),
-                mtime: Timestamp::default(),
-                size: 0,
-                host: 0,
-                links: 1,
-                implicit: true,
-            });
+            let inode = self.tree.add_inode(implicit_directory());
             parent = self.tree.add_entry(parent, &name, inode);
             self.keep_text(self.tree.path_length(parent), path)?;
             steps.push(Step::MakeDirectory(parent));
@@ -232,19 +225,17 @@ impl Planner {
             }
             self.keep_text(link.len(), member.path)?;
         }
-        let inode = self.tree.add_inode(Inode {
-            content: match kind {
-                EntryKind::Directory => Content::Directory,
-                EntryKind::Symlink => Content::Symlink(link.clone()),
-                _ => Content::Leaf,
-            },
-            stat: stat_of(member, kind, is_whiteout),
-            mtime: member.mtime,
-            size: if kind == EntryKind::Symlink { link.len() as u64 } else { member.size },
-            host: 0,
-            links: 1,
-            implicit: false,
-        });
+        let content = match kind {
+            EntryKind::Directory => Content::Directory,
+            EntryKind::Symlink => Content::Symlink(link.clone()),
+            _ => Content::Leaf,
+        };
+        let mut inode = Inode::new(content, stat_of(member, kind, is_whiteout));
+        inode.mtime = member.mtime;
+        inode.size = if kind == EntryKind::Symlink { link.len() as u64 } else { member.size };
+        inode.take_xattrs(member);
+        inode.take_position(member);
+        let inode = self.tree.add_inode(inode);
         let entry = self.tree.add_entry(parent, name, inode);
         if kind == EntryKind::Directory {
             steps.extend([Step::MakeDirectory(entry), Step::DescribeDirectory(entry)]);
@@ -293,15 +284,7 @@ impl Planner {
 
 /// A file that no entry of the archive described.
 pub(super) fn empty_file() -> Inode {
-    Inode {
-        content: Content::Leaf,
-        stat: OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 },
-        mtime: Timestamp::default(),
-        size: 0,
-        host: 0,
-        links: 1,
-        implicit: false,
-    }
+    Inode::new(Content::Leaf, OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 })
 }
 
 fn stat_of(member: &Member<'_>, kind: EntryKind, is_whiteout: bool) -> OverrideStat {

@@ -82,7 +82,7 @@ impl Position {
             Some(found) => match &tree.inode(found).content {
                 Content::Directory => self.directory = found,
                 Content::Symlink(target) => return Some(target),
-                Content::Leaf => {
+                Content::Leaf | Content::CrossLayer(_) => {
                     self.in_the_way = Some(found);
                     self.missing.push(name);
                 }

@@ -28,6 +28,8 @@ fn member(text: &str) -> Member<'_> {
         device: (0, 0),
         size: 0,
         stored: 0,
+        position: 0,
+        segments: &[],
         xattrs: &[],
     }
 }

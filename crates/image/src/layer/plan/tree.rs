@@ -5,7 +5,14 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use crate::layer::{stat::OverrideStat, tar::Timestamp};
+use crate::{
+    error::Result,
+    layer::{
+        stat::OverrideStat,
+        table::StreamSegment,
+        tar::{Member, Timestamp},
+    },
+};
 
 /// An entry: a name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,7 +20,7 @@ pub(crate) struct EntryId(u32);
 
 /// An inode: what one or more names stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct InodeId(u32);
+pub(crate) struct InodeId(pub(crate) u32);
 
 /// The root directory.
 pub(crate) const ROOT: EntryId = EntryId(0);
@@ -28,6 +35,8 @@ pub(crate) enum Content {
     Symlink(Box<[u8]>),
     /// A regular file, a device, a pipe, or a whiteout.
     Leaf,
+    /// A placeholder of a hard link to a file of a lower layer, with the target's path inside the image.
+    CrossLayer(Box<[u8]>),
 }
 
 pub(crate) struct Inode {
@@ -42,9 +51,73 @@ pub(crate) struct Inode {
     pub(crate) links: u32,
     /// For a directory: no entry of the archive described it.
     pub(crate) implicit: bool,
+    /// Where the content begins in the uncompressed stream, if there is any.
+    pub(crate) position: Option<u64>,
+    /// What few inodes have.
+    pub(crate) details: Option<Box<Details>>,
+}
+
+/// Attributes and segments of an inode.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    segments: Vec<StreamSegment>,
 }
 
 impl Inode {
+    /// An inode of this kind that no entry described: 0:0, without content.
+    pub(crate) fn new(content: Content, stat: OverrideStat) -> Self {
+        Self {
+            content,
+            stat,
+            mtime: Timestamp::default(),
+            size: 0,
+            host: 0,
+            links: 1,
+            implicit: false,
+            position: None,
+            details: None,
+        }
+    }
+
+    /// Extended attributes as the image has them, sorted by name.
+    pub(crate) fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        self.details.as_ref().map_or(&[], |details| &details.xattrs)
+    }
+
+    /// What of a sparse file is no hole.
+    pub(crate) fn segments(&self) -> &[StreamSegment] {
+        self.details.as_ref().map_or(&[], |details| &details.segments)
+    }
+
+    /// Takes the extended attributes of an entry; those it does not name stay.
+    pub(super) fn take_xattrs(&mut self, member: &Member<'_>) {
+        if member.xattrs.is_empty() {
+            return;
+        }
+        let known = &mut self.details.get_or_insert_default().xattrs;
+        known.retain(|(name, _)| !member.xattrs.iter().any(|(other, _)| other == name));
+        known.extend_from_slice(member.xattrs);
+        known.sort();
+    }
+
+    /// Takes the place of a file's content.
+    pub(super) fn take_position(&mut self, member: &Member<'_>) {
+        if member.stored == 0 {
+            return;
+        }
+        self.position = Some(member.position);
+        let mut position = member.position;
+        let mut segments = Vec::new();
+        for segment in member.segments.iter().filter(|segment| segment.length > 0) {
+            segments.push(StreamSegment { offset: segment.offset, length: segment.length, position });
+            position += segment.length;
+        }
+        if !segments.is_empty() {
+            self.details.get_or_insert_default().segments = segments;
+        }
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         self.content == Content::Directory
     }
@@ -79,15 +152,7 @@ impl Tree {
             by_name: HashTable::new(),
             hasher: RandomState::new(),
         };
-        let inode = tree.add_inode(Inode {
-            content: Content::Directory,
-            stat: implicit_stat(),
-            mtime: Timestamp::default(),
-            size: 0,
-            host: 0,
-            links: 1,
-            implicit: true,
-        });
+        let inode = tree.add_inode(implicit_directory());
         tree.entries.push(Entry {
             parent: ROOT,
             inode,
@@ -209,6 +274,57 @@ impl Tree {
         })
     }
 
+    /// True for a directory that is not empty.
+    pub(crate) fn has_children(&self, id: EntryId) -> bool {
+        self.entries[id.0 as usize].first_child != NONE
+    }
+
+    /// Calls `visit` with every living entry and its path, in the order of the paths' bytes.
+    pub(crate) fn visit_by_path(&self, visit: &mut impl FnMut(EntryId, &[u8]) -> Result<()>) -> Result<()> {
+        let mut path = Vec::new();
+        visit(ROOT, &path)?;
+        // In this order a directory `d` comes before `d-x`, and that before `d/x`: its name and what is in it are two
+        // things to visit, the second one in the place of `d/`.
+        let mut levels = vec![(self.things_to_visit(ROOT), 0)];
+        while let Some((things, before)) = levels.last_mut() {
+            let Some((id, inside)) = things.pop() else {
+                path.truncate(*before);
+                levels.pop();
+                continue;
+            };
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(self.name(id));
+            if inside {
+                levels.push((self.things_to_visit(id), length));
+            } else {
+                visit(id, &path)?;
+                path.truncate(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names in a directory and the insides of its directories, last first.
+    fn things_to_visit(&self, directory: EntryId) -> Vec<(EntryId, bool)> {
+        let mut things = Vec::new();
+        for id in self.children(directory) {
+            things.push((id, false));
+            if self.has_children(id) {
+                things.push((id, true));
+            }
+        }
+        let key = |&(id, inside): &(EntryId, bool)| (self.name(id), inside);
+        things.sort_unstable_by(|a, b| {
+            let ((a, a_inside), (b, b_inside)) = (key(a), key(b));
+            let slash = |inside: bool| inside.then_some(&b'/');
+            b.iter().chain(slash(b_inside)).cmp(a.iter().chain(slash(a_inside)))
+        });
+        things
+    }
+
     /// All living entries in the order they came; parents stand before their children.
     pub(crate) fn entries(&self) -> impl Iterator<Item = EntryId> + '_ {
         (0u32..).zip(&self.entries).filter(|(_, entry)| entry.alive).map(|(id, _)| EntryId(id))
@@ -252,6 +368,11 @@ impl Tree {
 /// What a directory has that no entry described (SPEC §4).
 pub(crate) fn implicit_stat() -> OverrideStat {
     OverrideStat { uid: 0, gid: 0, mode: crate::layer::stat::S_IFDIR | 0o755, rdev: 0 }
+}
+
+/// A directory that no entry described.
+pub(super) fn implicit_directory() -> Inode {
+    Inode { implicit: true, ..Inode::new(Content::Directory, implicit_stat()) }
 }
 
 fn name_of<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    fs::Hold,
+    fs::{Hold, LockWait},
     model::{Digest, Platform, Reference},
     store::{
         GlobalCache, LayerFile,
@@ -69,17 +69,23 @@ impl GlobalCache {
     /// Layers and images whose lock is held, or that are leased, stay. Fails with `ERR_IO`, `ERR_CACHE`, and
     /// `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of the same.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
+        self.prune_with(options, &LockWait::default())
+    }
+
+    /// [`prune`](Self::prune), waiting for the gc lock as `wait` says; `ERR_ABORTED` once that is cancelled.
+    pub fn prune_with(&self, options: &PruneOptions, wait: &LockWait) -> Result<PruneReport> {
         // Measuring takes long and needs no lock; what is new by the time it is held is measured then.
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::until(&wait.cancel);
         measure(self, &Inventory::read(self)?, &mut sizes)?;
-        let room = if options.dry_run { None } else { Some(self.room_lock(Hold::Alone)?) };
+        let gc = if options.dry_run { None } else { Some(self.gc_lock(Hold::Alone, wait)?) };
+        wait.check()?;
         let inventory = Inventory::read(self)?;
         let total = measure(self, &inventory, &mut sizes)?.bytes;
-        let mut removal = Removal::new(self, sizes, room.as_ref(), options.dry_run)?;
+        let mut removal = Removal::new(self, sizes, gc.as_ref(), options.dry_run)?;
         remove_images(self, options, &inventory, total, &mut removal)?;
         remove_partials(self, options, &inventory, &mut removal)?;
         remove_leftovers(self, &inventory, &mut removal)?;
-        drop(room);
+        drop(gc);
         let (removed, kept) = removal.delete()?;
         let freed_bytes = removed.iter().map(|item| item.bytes).sum();
         let remaining_bytes = total.saturating_sub(freed_bytes);

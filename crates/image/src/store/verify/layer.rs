@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{ImageError, Result},
-    fs::{Lock, make_directory, read_if_there, remove_file_if_there},
+    fs::{Lock, make_directory, remove_file_if_there},
     layer::{Halt, LayerIndex, Limits, Source, Unpack, Unpacked, read_links, read_list, unpack},
     model::{Digest, Hasher},
     store::{
@@ -186,7 +186,7 @@ impl LayerCheck<'_> {
             findings.skipped = Some(SkipReason::NoIndex);
             return Ok(Vec::new());
         }
-        let index = match LayerIndex::open(&index_path) {
+        let index = match LayerIndex::open_trusted(&index_path, &self.cache.trust()?) {
             Ok(index) => index,
             Err(error) => return one(ProblemKind::DamagedIndex, &index_path, &error.to_string()),
         };
@@ -267,11 +267,11 @@ impl LayerCheck<'_> {
     fn excused(&self) -> Result<Excused> {
         let mut excused = Excused::default();
         let path = self.path(LayerFile::ImplicitDirs);
-        if let Some(bytes) = read_if_there(&path)? {
+        if let Some(bytes) = self.cache.read_list_file(&path)? {
             excused.directories.extend(read_list(&bytes, &path.display().to_string())?);
         }
         let path = self.path(LayerFile::LowerLinks);
-        if let Some(bytes) = read_if_there(&path)? {
+        if let Some(bytes) = self.cache.read_list_file(&path)? {
             let links = read_links(&bytes, &path.display().to_string())?;
             excused.files.extend(links.into_iter().map(|link| link.path));
         }
