@@ -750,11 +750,15 @@ interface RegistryOptions {
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
-     * Connections for downloads at a time. Default 3. Each layer has one; where one turns out slower than its link, a large
-     * layer uses those that nobody needs as well, by HTTP ranges.
+     * Connections for downloads at a time, for all pulls of this registry together; several pulls are served in turn. Default
+     * 3. Each layer has one; where one turns out slower than its link, a large layer uses those that nobody needs as well, by
+     * HTTP ranges.
      */
     concurrency?: number;
-    /** Threads that extract: layers at a time, and writers for each. Default: by the machine's cores. */
+    /**
+     * Threads that extract: layers at a time, of all pulls of this registry together, and writers for each. Default: by the
+     * machine's cores.
+     */
     threads?: number;
     /** Bounds of one layer. */
     limits?: Partial<Limits>;
