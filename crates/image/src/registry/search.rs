@@ -1,7 +1,7 @@
 //! The image for a platform, in an index or in the indexes within it.
 //!
 //! Entries that name a fitting platform are followed first, the best fit before others; then those that name none,
-//! because an index within an index often does not. Attestations are never followed.
+//! because an index within an index often does not. Attestations, artifacts and entries of unknown media types are never followed.
 
 use bytes::Bytes;
 
@@ -92,7 +92,7 @@ impl<'a> Search<'a> {
     fn steps(&mut self, entries: &[IndexEntry], depth: usize, around: Option<&Platform>) -> Vec<Step> {
         self.candidates.extend(entries.iter().map(Candidate::from));
         let mut steps: Vec<(u32, Step)> = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.attestation) {
+        for entry in entries.iter().filter(|entry| !entry.attestation && !entry.ignored) {
             let (distance, platform, reason) = match &entry.platform {
                 Some(offered) => match fit(self.wanted, offered) {
                     Some(0) => (0, Some(offered.clone()), format!("{offered} is what was wanted")),
