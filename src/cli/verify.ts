@@ -44,7 +44,9 @@ async function verifyCache(flags: Flags): Promise<void> {
 }
 
 function describe(report: VerifyReport): string {
-  const skipped = report.skipped.map(({ layer, reason }) => `${printable(`${layer}: not looked at in depth: ${reason}`)}\n`);
+  const skipped = report.skipped.map(
+    ({ layer, reason }) => `${printable(`${layer}: not looked at in depth: ${reason}`)}\n`,
+  );
   const end = `${report.images} images, ${report.layers} layers: ${report.ok ? 'ok' : 'damaged'}\n`;
   return [...report.problems.map(line), ...skipped, end].join('');
 }

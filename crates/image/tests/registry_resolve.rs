@@ -106,6 +106,21 @@ async fn indexes_within_indexes_are_followed_and_attestations_are_not() {
 }
 
 #[tokio::test]
+async fn entries_of_unknown_media_types_and_artifacts_are_ignored() {
+    let mut store = Store::default();
+    let image = store.image("linux/amd64", &[&noise(6)]);
+    let platform = platform_field("linux/amd64");
+    let artifact = format!(r#"{platform},"artifactType":"application/vnd.example.sbom""#);
+    let index = store.index(&[
+        descriptor("application/vnd.example.thing+json", b"never fetched", &platform),
+        descriptor(OCI_MANIFEST, b"nor this", &artifact),
+        descriptor(OCI_MANIFEST, &image, &platform),
+    ]);
+    store.tag("latest", OCI_INDEX, &index);
+    assert_eq!(resolve_for(store, "linux/amd64").await.unwrap().manifest_digest, sha256(&image));
+}
+
+#[tokio::test]
 async fn a_sparse_index_serves_what_is_there() {
     let (mut store, digests) = multi(&["linux/amd64", "linux/arm64"]);
     store.remove(&format!("manifests/{}", digests[1]));

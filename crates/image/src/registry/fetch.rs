@@ -74,7 +74,7 @@ impl Fetcher<'_> {
             let (document, media_type) = Document::parse(&bytes, header(CONTENT_TYPE.as_str()))?;
             Ok(Served { digest, bytes, document, media_type })
         };
-        self.fetch(&ask, LONGEST_MANIFEST, check).await
+        self.fetch(&ask, (LONGEST_MANIFEST, size), check).await
     }
 
     /// The image config.
@@ -101,7 +101,7 @@ impl Fetcher<'_> {
             }
             Err(mismatch(&what, config.digest.to_string(), actual.to_string()))
         };
-        let fetched = self.fetch(&ask, config.size as usize, check).await;
+        let fetched = self.fetch(&ask, (config.size as usize, Some(config.size)), check).await;
         fetched.map_err(|error| match error.kind() {
             ErrorKind::Limit { .. } => mismatch(&what, format!("{} bytes", config.size), "more".to_owned()),
             _ => error,
@@ -109,7 +109,12 @@ impl Fetcher<'_> {
     }
 
     /// Asks until somebody gives what passes the check. What a mirror gives wrong, the registry may give right.
-    async fn fetch<T>(&self, ask: &Ask<'_>, cap: usize, check: impl Fn(Bytes, &HeaderMap) -> Result<T>) -> Result<T> {
+    async fn fetch<T>(
+        &self,
+        ask: &Ask<'_>,
+        cap: (usize, Option<u64>),
+        check: impl Fn(Bytes, &HeaderMap) -> Result<T>,
+    ) -> Result<T> {
         let mut attempts = 0;
         let mut tries = Tries::new(self.client, self.reference, Sources::All, &mut attempts, self.observer);
         loop {
@@ -129,7 +134,7 @@ impl Fetcher<'_> {
         &self,
         server: &Endpoint,
         ask: &Ask<'_>,
-        cap: usize,
+        cap: (usize, Option<u64>),
     ) -> std::result::Result<(Bytes, HeaderMap), Failure> {
         let transport = &self.client.transport;
         let mut answer = transport.ask(server, ask).await?;

@@ -24,13 +24,17 @@ use crate::{
 /// Longest error body that is read.
 const ERROR_BODY: usize = 64 << 10;
 
+/// How long the end of a body whose bytes are all there is waited for.
+pub(super) const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// No byte for this long ends the reading of what nobody wants.
 const DISCARD_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads a body of at most `cap` bytes.
+/// Reads a body of at most `cap` bytes. Where its `length` is known it is whole when they are there: what follows could
+/// only be lies, and a connection that does not end is not waited for.
 pub(super) async fn read_body(
     mut response: Response,
-    cap: usize,
+    (cap, length): (usize, Option<u64>),
     stall: Duration,
     host: &str,
     what: &str,
@@ -50,6 +54,13 @@ pub(super) async fn read_body(
             return Err(too_long().into());
         }
         body.extend_from_slice(&chunk);
+        if length == Some(body.len() as u64) {
+            let rest = next_chunk(&mut response, LAST_LOOK.min(stall), host, what).await;
+            if matches!(&rest, Ok(Some(more)) if !more.is_empty()) {
+                return Err(too_long().into());
+            }
+            break;
+        }
     }
     Ok(body.freeze())
 }
@@ -157,7 +168,7 @@ pub(super) async fn failure(
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|value| parse_retry_after(value, SystemTime::now()));
-    let body = read_body(response, ERROR_BODY, stall, &host, "the error's text").await.unwrap_or_default();
+    let body = read_body(response, (ERROR_BODY, None), stall, &host, "the error's text").await.unwrap_or_default();
     let said = registry_words(&body, mask);
     let said = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
     let error = match status {

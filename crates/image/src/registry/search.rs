@@ -1,7 +1,7 @@
 //! The image for a platform, in an index or in the indexes within it.
 //!
 //! Entries that name a fitting platform are followed first, the best fit before others; then those that name none,
-//! because an index within an index often does not. Attestations are never followed.
+//! because an index within an index often does not. Attestations, artifacts and entries of unknown media types are never followed.
 
 use std::collections::HashSet;
 
@@ -100,7 +100,7 @@ impl<'a> Search<'a> {
     async fn steps(&mut self, entries: &[IndexEntry], depth: usize, around: Option<&Platform>) -> Vec<Step> {
         self.candidates.extend(entries.iter().map(Candidate::from));
         let mut steps: Vec<(u32, Step)> = Vec::new();
-        for (at, entry) in entries.iter().filter(|entry| !entry.attestation).enumerate() {
+        for (at, entry) in entries.iter().filter(|entry| !entry.attestation && !entry.ignored).enumerate() {
             if at % BETWEEN_YIELDS == 0 {
                 tokio::task::yield_now().await;
             }

@@ -138,7 +138,7 @@ pub(in crate::registry) async fn fetch_token(
         return Err(response::failure(answer, registry, "a token", stall, login, &mask).await);
     }
     let stall = transport.options.stall_timeout;
-    let body = response::read_body(response, LONGEST_ANSWER, stall, &host, "the token").await?;
+    let body = response::read_body(response, (LONGEST_ANSWER, None), stall, &host, "the token").await?;
     let no_token =
         || ErrorKind::Unauthorized { registry: host.clone(), reason: "its answer holds no token".to_owned() };
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
