@@ -32,6 +32,8 @@ pub use limits::Limits;
 pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
+pub(crate) use stat::OVERRIDE_STAT;
+
 pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
 pub use unpack::{Unpack, Unpacked, unpack};

@@ -224,6 +224,15 @@ fn a_link_to_itself_is_held_by_what_was_there() {
 }
 
 #[test]
+fn links_that_lie_below_each_other_lead_nowhere() {
+    let base: &[(&str, Short)] = &[("a/x", File), ("b/x", File)];
+    for links in [vec![("a", Link("a/x"))], vec![("a", Link("b/x")), ("b", Link("a/x"))]] {
+        let (_, _, reason) = refused(&[base, &links]);
+        assert!(reason.ends_with("which neither its layer nor a lower one has"), "{reason}");
+    }
+}
+
+#[test]
 fn a_link_leads_through_directory_links_inside_the_root() {
     let base: &[(&str, Short)] = &[("usr/lib/x", File), ("lib", Symlink("usr/lib"))];
     assert_eq!(holder("l", &[base, &[("l", Link("lib/x"))]]), (0, "usr/lib/x".into()));
