@@ -63,8 +63,8 @@ pub(super) fn sweep<R: LayerRows>(layers: &[R], halt: &Halt) -> Result<Vec<Inher
     sweep.ask()?;
     let mut pending = sweep.links.len();
     for round in 0.. {
-        for at in 0..sweep.layers.len() {
-            sweep.merge(at, (round == 0).then_some(&mut inherited[at]))?;
+        for (at, inherited) in inherited.iter_mut().enumerate().take(top + 1) {
+            sweep.merge(at, (round == 0).then_some(inherited))?;
         }
         if sweep.added.is_empty() {
             break;

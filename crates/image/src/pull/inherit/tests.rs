@@ -157,6 +157,8 @@ fn what_an_opaque_directory_hides_is_not_inherited_but_it_is_itself() {
     let base: &[(&str, Short)] = &[("a", Dir(1)), ("a/b", Dir(2)), ("a/b/c", Dir(3))];
     assert_eq!(owner("a/b/c", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
     assert_eq!(owner("a/b", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
+    // Also where the opaque directory's layer has part of the way.
+    assert_eq!(owner("a/b/c", &[base, &[("a", OpaqueDir(5)), ("a/b", Dir(6))], &[("a/b/c/f", File)]]), DEFAULT);
     assert_eq!(owner("a", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), 5);
     assert_eq!(owner("a/b/c", &[base, &[("", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
 }
