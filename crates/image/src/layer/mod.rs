@@ -41,6 +41,8 @@ pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
 pub use sidecar::Sidecar;
+pub(crate) use stat::OVERRIDE_STAT;
+
 pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
 pub use unpack::{BlobFacts, Unpack, Unpacked, unpack};

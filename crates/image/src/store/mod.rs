@@ -36,6 +36,8 @@ mod remove;
 mod settle;
 mod trash;
 mod trust;
+#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
+mod tree;
 mod usage;
 mod verify;
 
@@ -56,4 +58,6 @@ pub(crate) use inherited::{Holder, Inherited};
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::publish_tree;
 pub(crate) use trash::throw_away;
+#[allow(unused_imports, reason = "called once trees of an image's own are published")]
+pub(crate) use tree::{Walker, copy_tree, fill, open_file};
 pub(crate) use verify::Rechecked;
