@@ -24,10 +24,9 @@ mod table;
 mod tar;
 mod unpack;
 
-pub(crate) use implicit::{read_list, write_list};
+pub(crate) use implicit::write_list;
 pub(crate) use index::{Patch, patch};
 pub(crate) use limits::entry_text;
-pub(crate) use lower_link::{read_links, write_links};
 #[allow(unused_imports, reason = "pull and store are about to read it")]
 pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified, build_table};
 #[allow(unused_imports, reason = "pull and store are about to read it")]
