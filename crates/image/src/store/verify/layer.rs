@@ -11,7 +11,9 @@ use bytes::Bytes;
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, make_directory, remove_file_if_there},
-    layer::{Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Source, Unpack, Unpacked, unpack, write_list},
+    layer::{
+        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Source, Unpack, Unpacked, unpack, write_list,
+    },
     model::{Digest, Hasher},
     store::{
         COMPLETE_MARKER, CachedLayerMetadata, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, Walker,
@@ -352,7 +354,20 @@ impl LayerCheck<'_> {
         // It was within its limits when it was pulled, whatever they were.
         let limits = Limits { layer_bytes: None, file_bytes: None, entries: None, depth: None };
         let (blocks, directories) = (BLOCKS, DIRECTORIES);
-        let how = Unpack { diff_id, limits, halt: self.halt.clone(), blocks, directories, ..Unpack::default() };
+        let facts = BlobFacts {
+            digest: self.digest().clone(),
+            size: fs::symlink_metadata(&blob).map_err(|error| ImageError::io("stat", &blob, error))?.len(),
+            media_type: self.expected.and_then(|layer| layer.media_type.clone()).unwrap_or_default(),
+        };
+        let how = Unpack {
+            blob: Some(facts),
+            diff_id,
+            limits,
+            halt: self.halt.clone(),
+            blocks,
+            directories,
+            ..Unpack::default()
+        };
         unpack(BlobSource { file: open(&blob)?, path: blob, halt: self.halt.clone() }, &scratch, how)
     }
 
