@@ -53,6 +53,8 @@ export interface PullResult {
   config: ImageConfig;
   /** Extracted trees: absolute directories, bottom layer first. Owners and modes are in an attribute: see {@link readStat}. */
   layers: string[];
+  /** The sidecar index of each of `layers`; `null` where none was asked for, or none could be made. */
+  indexes: (string | null)[];
   /** Digests of the compressed layers, bottom first. */
   layerDigests: string[];
   /** Digests of the uncompressed layers, bottom first. */

@@ -56,7 +56,7 @@ export interface Usage {
 /** Something that went from the cache, or stayed although it should have gone. */
 export interface RemovedItem {
   /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-  kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
+  kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
   /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
   name: string;
   /** Allocated bytes. */
@@ -192,7 +192,7 @@ export interface VerifyReport {
   /** What is wrong, or was. */
   problems: Problem[];
   /** Layers that could not be looked at as thoroughly: no problem by itself. */
-  skipped: { layer: string; reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'read-only' }[];
+  skipped: { layer: string; reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only' }[];
 }
 
 /** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */

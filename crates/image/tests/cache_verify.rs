@@ -71,6 +71,8 @@ impl Fixture {
             media_type: None,
             size_bytes: Some(fs::metadata(self.cache.layer(digest, LayerFile::Blob)).unwrap().len()),
             diff_id: digest.to_string(),
+            inherited: None,
+            no_index: false,
         };
         let manifest = serde_json::json!({
             "layers": layers.iter().map(|digest| serde_json::json!({ "digest": digest.to_string() })).collect::<Vec<_>>()
@@ -81,7 +83,7 @@ impl Fixture {
             config_digest: Digest::of(Algorithm::Sha256, b"{}"),
             config: ImageConfig::default(),
             layers: layers.iter().map(layer).collect(),
-            format_version: 1,
+            format_version: 2,
             reference: Some(Reference::parse(name).unwrap().to_string()),
             platform: Some(Platform::host_linux()),
             index_digest: None,

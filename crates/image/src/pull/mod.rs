@@ -1,23 +1,20 @@
-//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, make the layers
-//! fit each other, remember.
+//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, give
+//! each what it inherits, remember.
 //!
 //! This is where `registry`, `store` and `layer` meet; none of them knows the others.
 
 mod feed;
-mod fixup;
-#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
 mod inherit;
 mod job;
-mod lower;
 mod need;
 mod options;
 mod plan;
 mod preflight;
 mod receive;
 mod settled;
-mod stand_in;
 mod told;
 mod verify;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -32,7 +29,7 @@ use crate::{
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
     registry::{Client, ClientOptions, ResolvedImage},
-    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup, TreeFile, TreeName},
 };
 
 pub use verify::verify;
@@ -41,6 +38,7 @@ pub use options::{PullOptions, PullPolicy, PullResult, Settings};
 pub use plan::{LayerState, PlannedLayer, PullPlan};
 
 use job::{LayerJob, Shared};
+use waiting::Layers;
 
 /// Pulls images into one cache, for one platform.
 #[derive(Clone)]
@@ -205,13 +203,13 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved, &wait).await?;
+        let lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share).await?;
-        let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
-        drop(lock);
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        drop((lock, lease));
         self.sync(reference, options, cancel).await?;
         // The image is there, and the next pull is a hit; who cancelled is told so all the same.
         if cancel.is_cancelled() {
@@ -259,6 +257,7 @@ impl Registry {
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
         share: Share,
+        lease: String,
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
@@ -269,6 +268,7 @@ impl Registry {
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
             share,
+            lease,
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
         for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
@@ -282,7 +282,7 @@ impl Registry {
         let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
         jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
         let (mut running, mut jobs) = (JoinSet::new(), jobs.into_iter().peekable());
-        let mut outcome = Outcome::default();
+        let mut layers = Layers::default();
         let mut failure: Option<ImageError> = None;
         let mut place = Box::pin(shared.share.layer());
         loop {
@@ -303,8 +303,7 @@ impl Registry {
             };
             match done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic)))) {
                 Ok(done) => {
-                    outcome.downloaded |= done.downloaded;
-                    outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
+                    layers.add(done);
                 }
                 Err(error) => {
                     shared.cancel.cancel();
@@ -320,26 +319,30 @@ impl Registry {
         }
         match failure {
             Some(error) => Err(error),
-            None => Ok(outcome),
+            None => {
+                let trees = layers.publish(&shared, resolved).await?;
+                Ok(Outcome { downloaded: layers.downloaded, report: layers.reports(), trees })
+            }
         }
     }
 
-    /// Makes the layers fit each other and writes the metadata.
+    /// Writes the metadata.
     async fn remember(
         &self,
         reference: &Reference,
         platform: &Platform,
         resolved: &ResolvedImage,
         outcome: Outcome,
-        wait: &LockWait,
     ) -> Result<PullResult> {
-        let metadata = metadata_of(reference, resolved, outcome.report);
+        let metadata = metadata_of(reference, resolved, outcome.report, &outcome.trees);
         let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
-        let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, wait, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
+            let mut metadata = metadata;
+            for layer in &mut metadata.layers {
+                layer.no_index = cache.tree(&layer.tree(), TreeFile::Index).symlink_metadata().is_err();
+            }
             cache.write_image_metadata(&reference, &platform, &metadata)?;
             cache.sync_later(cache.image_metadata_path(&reference, &platform));
             Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
@@ -349,23 +352,27 @@ impl Registry {
 }
 
 /// What came of the layers.
-#[derive(Default)]
 struct Outcome {
     downloaded: bool,
     report: BTreeMap<String, Report>,
+    /// The image's tree at each position.
+    trees: Vec<TreeName>,
 }
 
 fn metadata_of(
     reference: &Reference,
     resolved: &ResolvedImage,
     report: BTreeMap<String, Report>,
+    trees: &[TreeName],
 ) -> CachedImageMetadata {
-    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids);
-    let layers = layers.map(|(blob, diff_id)| CachedLayerMetadata {
+    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids).zip(trees);
+    let layers = layers.map(|((blob, diff_id), tree)| CachedLayerMetadata {
         digest: blob.digest.clone(),
         media_type: Some(blob.media_type.clone()),
         size_bytes: Some(blob.size),
         diff_id: diff_id.to_string(),
+        inherited: tree.inherited.clone(),
+        no_index: false,
     });
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

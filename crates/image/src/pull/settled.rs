@@ -10,9 +10,9 @@ use crate::{
     error::{ImageError, Result},
     fs::{Lock, LockWait},
     layer::Halt,
-    model::{Digest, Platform, Reference},
+    model::{Platform, Reference},
     progress::Observer,
-    pull::{PullOptions, PullPolicy, PullResult, Registry, fixup::fit_to_lower_layers, lock_wait},
+    pull::{PullOptions, PullPolicy, PullResult, Registry, lock_wait},
     store::{CachedImageMetadata, GlobalCache, Lookup, Rechecked},
 };
 
@@ -121,13 +121,11 @@ impl Asked {
         match healed {
             Rechecked::Settled => Ok(Some(metadata)),
             Rechecked::Damaged => Ok(None),
-            Rechecked::Mended => self.remember(wait, metadata).await.map(Some),
+            Rechecked::Mended => self.remember(metadata).await.map(Some),
         }
     }
 
-    async fn remember(&self, wait: &LockWait, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
-        let layers: Vec<Digest> = metadata.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fit_to_lower_layers(&self.cache, wait, &layers).await?;
+    async fn remember(&self, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
         let asked = self.clone();
         off_thread(move || {
             asked.cache.write_image_metadata(&asked.reference, &asked.platform, &metadata)?;

@@ -13,8 +13,8 @@ use crate::{
     store::{
         Written,
         last_use::record_use,
-        layout::{LayerFile, Layout},
-        metadata::CachedImageMetadata,
+        layout::{LayerFile, Layout, TreeFile, TreeName},
+        metadata::{CachedImageMetadata, CachedLayerMetadata, FORMAT_VERSION},
     },
 };
 
@@ -73,6 +73,16 @@ impl GlobalCache {
         self.0.layer(digest, file)
     }
 
+    /// The path of what belongs to one tree of a layer.
+    pub fn tree(&self, name: &TreeName, file: TreeFile) -> PathBuf {
+        self.0.tree(name, file)
+    }
+
+    /// Where the holder of a lease makes a tree.
+    pub(crate) fn scratch(&self, digest: &Digest, lease: &str) -> PathBuf {
+        self.0.scratch(digest, lease)
+    }
+
     /// The path of a reference's metadata.
     pub fn image_metadata_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
         self.0.image(reference, platform, ".json")
@@ -85,12 +95,12 @@ impl GlobalCache {
 
     /// True if the layer's tree is there and whole.
     pub fn is_extracted(&self, digest: &Digest) -> bool {
-        self.layers_are_finished([digest]).unwrap_or(false)
+        self.trees_are_finished([TreeName::base(digest)]).unwrap_or(false)
     }
 
     /// True if all these layers' trees are there and whole.
     pub fn all_layers_extracted<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> bool {
-        self.layers_are_finished(digests).unwrap_or(false)
+        self.trees_are_finished(digests.into_iter().map(TreeName::base)).unwrap_or(false)
     }
 
     /// A reference's metadata; `None` if there are none or they are damaged.
@@ -117,7 +127,7 @@ impl GlobalCache {
     ) -> Result<()> {
         self.prepare()?;
         let path = self.image_metadata_path(reference, platform);
-        let written = Written::now(self, metadata.layers.iter().map(|layer| &layer.digest));
+        let written = Written::now(self, metadata);
         let metadata = CachedImageMetadata { written, ..metadata.clone() };
         publish_file(&path, &metadata.to_json())
     }
@@ -152,12 +162,31 @@ impl GlobalCache {
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
         if (other_platform && !any_platform)
-            || !self.layers_are_finished(metadata.layers.iter().map(|layer| &layer.digest))?
+            || !self.trees_are_finished(metadata.layers.iter().map(CachedLayerMetadata::tree))?
+            || !self.names_the_right_trees(&metadata)
         {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
         Ok(if settled { Lookup::Hit(metadata) } else { Lookup::Doubtful(metadata) })
+    }
+
+    /// False for metadata that are older than keys, or the original's, and that name a layer of which an image may need a
+    /// tree of its own: one that has a list of what depends on lower layers, or links to them.
+    fn names_the_right_trees(&self, metadata: &CachedImageMetadata) -> bool {
+        if metadata.format_version >= FORMAT_VERSION {
+            return true;
+        }
+        let is_listed = |digest: &Digest| {
+            let lists = [self.layer(digest, LayerFile::ImplicitDirs), self.old_links(digest)];
+            metadata.format_version == 1 && lists.iter().any(|list| list.symlink_metadata().is_ok())
+        };
+        !metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree()) || is_listed(&layer.digest))
+    }
+
+    /// The list of hard links to lower layers that older versions wrote.
+    pub(super) fn old_links(&self, digest: &Digest) -> PathBuf {
+        self.layers_dir().join(digest.to_path_safe() + ".lower_links")
     }
 
     /// Records that an image was used, at most once an hour, where the cache can be written.

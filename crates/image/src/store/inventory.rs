@@ -16,7 +16,9 @@ use crate::{
     error::{ImageError, Result},
     fs::{is_random_name, stat_if_there},
     model::Digest,
-    store::{CachedImageMetadata, GlobalCache, LayerFile, trash::TRASH_PREFIX},
+    store::{
+        CachedImageMetadata, CachedLayerMetadata, GlobalCache, LayerFile, TreeFile, TreeName, trash::TRASH_PREFIX,
+    },
 };
 
 /// Prefix of the file with which a file system is tried.
@@ -27,6 +29,8 @@ const PROBE_PREFIX: &str = ".probe-";
 pub(super) struct Inventory {
     /// What each layer has.
     pub(super) layers: BTreeMap<Digest, BTreeSet<LayerFile>>,
+    /// What each tree of a layer has, but for base trees and their indexes.
+    pub(super) trees: BTreeMap<TreeName, BTreeSet<TreeFile>>,
     /// Metadata files, damaged ones included.
     pub(super) images: Vec<ImageFile>,
     /// What crashes leave. Unfinished downloads and trees are among a layer's files instead.
@@ -53,12 +57,17 @@ pub(super) struct Leftover {
     pub(super) path: PathBuf,
     /// Locks that its maker holds while at work on it.
     pub(super) locks: Vec<PathBuf>,
+    /// The lease that its maker holds.
+    pub(super) lease: Option<String>,
 }
 
 /// What a name below `layers/` is.
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
     Layer(Digest, LayerFile),
+    Tree(TreeName, TreeFile),
+    /// Being made by the holder of this lease.
+    Leased(String),
     Beside(Digest),
     Leftover,
     Foreign,
@@ -90,11 +99,17 @@ impl Inventory {
                 Name::Layer(digest, file) => {
                     inventory.layers.entry(digest).or_default().insert(file);
                 }
+                Name::Tree(tree, file) => {
+                    inventory.trees.entry(tree).or_default().insert(file);
+                }
+                Name::Leased(lease) => {
+                    inventory.leftovers.push(Leftover { path, locks: Vec::new(), lease: Some(lease) });
+                }
                 Name::Beside(digest) => {
                     let locks = vec![cache.layer(&digest, LayerFile::Lock)];
-                    inventory.leftovers.push(Leftover { path, locks });
+                    inventory.leftovers.push(Leftover { path, locks, lease: None });
                 }
-                Name::Leftover => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
+                Name::Leftover => inventory.leftovers.push(Leftover { path, locks: Vec::new(), lease: None }),
                 Name::Foreign => inventory.foreign.push(path),
             }
         }
@@ -102,12 +117,14 @@ impl Inventory {
             let path = cache.images_dir().join(&name);
             let name = name.to_string_lossy();
             match name.split_once('.') {
-                _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover { path, locks: Vec::new() }),
+                _ if name.starts_with(TRASH_PREFIX) => {
+                    inventory.leftovers.push(Leftover { path, locks: Vec::new(), lease: None })
+                }
                 Some((key, "json")) => images.push((key.to_owned(), path)),
                 Some((key, rest)) if is_unfinished(rest, &["json"]) => {
                     // Its writer locks the file itself; the original holds the image's lock.
                     let locks = vec![cache.images_dir().join(format!("{key}.lock")), path.clone()];
-                    inventory.leftovers.push(Leftover { path, locks });
+                    inventory.leftovers.push(Leftover { path, locks, lease: None });
                 }
                 Some((_, "lock")) => {}
                 _ => inventory.foreign.push(path),
@@ -120,6 +137,22 @@ impl Inventory {
     pub(super) fn named_layers(&self) -> BTreeSet<Digest> {
         let all = self.images.iter().filter_map(|image| image.metadata.as_ref());
         all.flat_map(|metadata| metadata.layers.iter().map(|layer| layer.digest.clone())).collect()
+    }
+}
+
+impl Inventory {
+    /// The trees that metadata name.
+    pub(super) fn named_trees(&self) -> BTreeSet<TreeName> {
+        let all = self.images.iter().filter_map(|image| image.metadata.as_ref());
+        all.flat_map(|metadata| metadata.layers.iter().map(CachedLayerMetadata::tree)).collect()
+    }
+
+    /// The trees of a layer, but for its base.
+    pub(super) fn trees_of<'a>(
+        &'a self,
+        digest: &'a Digest,
+    ) -> impl Iterator<Item = (&'a TreeName, &'a BTreeSet<TreeFile>)> {
+        self.trees.iter().filter(move |(tree, _)| tree.digest == *digest)
     }
 }
 
@@ -147,8 +180,26 @@ fn classify(name: &str) -> Name {
     if let Some(file) = LayerFile::ALL.into_iter().find(|file| file.suffix() == suffix) {
         return Name::Layer(digest, file);
     }
-    let unfinished = ["index", "implicit_dirs", "lower_links", "link"];
-    if is_unfinished(&suffix[1..], &unfinished) { Name::Beside(digest) } else { Name::Foreign }
+    if suffix == TreeFile::List.suffix() {
+        return Name::Tree(TreeName::base(&digest), TreeFile::List);
+    }
+    let rest = &suffix[1..];
+    if let Some((random, rest)) = rest.split_once('.').filter(|(random, _)| is_random_name(random)) {
+        let file = TreeFile::ALL.into_iter().find(|file| file.suffix().strip_prefix('.') == Some(rest));
+        return match file {
+            Some(file) => Name::Tree(TreeName::keyed(&digest, random), file),
+            None if matches!(rest, "extracting" | "index.part") => Name::Leased(random.to_owned()),
+            None if is_unfinished(rest, &["index", "inherited"]) => Name::Beside(digest),
+            None => Name::Foreign,
+        };
+    }
+    let unfinished = ["table", "index", "inherited", "implicit_dirs", "lower_links", "link"];
+    match rest {
+        // Older versions kept a list that nobody reads any more.
+        "lower_links" => Name::Beside(digest),
+        _ if is_unfinished(rest, &unfinished) => Name::Beside(digest),
+        _ => Name::Foreign,
+    }
 }
 
 /// True for `<file>.<random>.part`, and for the `<file>.part` of the original and of older versions.

@@ -57,6 +57,7 @@ pub(crate) struct ResultText {
     config_digest: String,
     config: ConfigText,
     layers: Vec<String>,
+    indexes: Vec<Option<String>>,
     layer_digests: Vec<String>,
     diff_ids: Vec<String>,
     cached: bool,
@@ -73,6 +74,11 @@ impl From<PullResult> for ResultText {
             config_digest: result.config_digest.to_string(),
             config: result.config.into(),
             layers: result.layers.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            indexes: result
+                .indexes
+                .iter()
+                .map(|path| path.as_ref().map(|path| path.to_string_lossy().into_owned()))
+                .collect(),
             layer_digests: result.layer_digests.iter().map(ToString::to_string).collect(),
             diff_ids: result.diff_ids,
             cached: result.cached,

@@ -15,7 +15,7 @@ use crate::{
     fs::{Hold, LockWait},
     model::{Digest, Platform, Reference},
     store::{
-        GlobalCache, LayerFile,
+        CachedLayerMetadata, GlobalCache, LayerFile, TreeFile, TreeName,
         inventory::{ImageFile, Inventory},
         measure::Sizes,
         removal::{Item, ItemKind, Reason, Removal},
@@ -102,7 +102,9 @@ fn remove_images(
     removal: &mut Removal<'_>,
 ) -> Result<()> {
     let mut sizes = BTreeMap::new();
-    for digest in inventory.layers.keys() {
+    let digests: BTreeSet<&Digest> =
+        inventory.layers.keys().chain(inventory.trees.keys().map(|tree| &tree.digest)).collect();
+    for digest in digests {
         sizes.insert(digest.clone(), layer_bytes(cache, inventory, &mut removal.sizes, digest)?);
     }
     let (whole, damaged): (Vec<&ImageFile>, Vec<&ImageFile>) =
@@ -120,13 +122,26 @@ fn remove_images(
             staying.remove(&at);
         }
     }
+    let mut all = inventory.layers.clone();
+    for tree in inventory.trees.keys() {
+        all.entry(tree.digest.clone()).or_default();
+    }
     let needed: BTreeSet<&Digest> = staying.iter().flat_map(|&at| &candidates[at].layers).collect();
-    for (digest, files) in &inventory.layers {
-        let only_partial = files.iter().all(|file| {
-            matches!(file, LayerFile::Part | LayerFile::Lock | LayerFile::DownloadLock | LayerFile::Extracting)
-        });
+    let needed_trees: BTreeSet<TreeName> = staying
+        .iter()
+        .filter_map(|&at| whole[at].metadata.as_ref())
+        .flat_map(|metadata| metadata.layers.iter().map(CachedLayerMetadata::tree))
+        .collect();
+    for (digest, files) in &all {
+        let only_partial = inventory.trees_of(digest).next().is_none()
+            && files.iter().all(|file| {
+                matches!(file, LayerFile::Part | LayerFile::Lock | LayerFile::DownloadLock | LayerFile::Extracting)
+            });
         if needed.contains(digest) {
-            if options.blobs && files.contains(&LayerFile::Blob) && cache.is_extracted(digest) {
+            for tree in trees_of_layer(inventory, digest, files).filter(|tree| !needed_trees.contains(tree)) {
+                removal.tree(&tree, Reason::Unreferenced)?;
+            }
+            if options.blobs && files.contains(&LayerFile::Blob) && has_tree(cache, inventory, digest) {
                 removal.layer_file(digest, LayerFile::Blob, ItemKind::Blob, Reason::Extracted)?;
             }
         } else if !only_partial {
@@ -134,6 +149,20 @@ fn remove_images(
         }
     }
     Ok(())
+}
+
+fn trees_of_layer<'a>(
+    inventory: &'a Inventory,
+    digest: &'a Digest,
+    files: &BTreeSet<LayerFile>,
+) -> impl Iterator<Item = TreeName> + 'a {
+    let base = files.contains(&LayerFile::Tree).then(|| TreeName::base(digest));
+    base.into_iter()
+        .chain(inventory.trees_of(digest).map(|(tree, _)| tree.clone()).filter(|tree| tree.inherited.is_some()))
+}
+
+fn has_tree(cache: &GlobalCache, inventory: &Inventory, digest: &Digest) -> bool {
+    cache.is_extracted(digest) || inventory.trees_of(digest).any(|(_, files)| files.contains(&TreeFile::Tree))
 }
 
 fn candidate(cache: &GlobalCache, options: &PruneOptions, image: &ImageFile, removal: &Removal<'_>) -> Candidate {
@@ -188,12 +217,12 @@ fn remove_partials(
 pub(super) fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
     let gone: BTreeSet<String> = going(removal);
     for leftover in &inventory.leftovers {
-        removal.leftover(&leftover.path, &leftover.locks)?;
+        removal.leftover(&leftover.path, &leftover.locks, leftover.lease.as_deref())?;
     }
     for (digest, files) in &inventory.layers {
         if files.contains(&LayerFile::Extracting) && !gone.contains(&digest.to_string()) {
             let locks = [LayerFile::DownloadLock, LayerFile::Lock].map(|file| cache.layer(digest, file));
-            removal.leftover(&cache.layer(digest, LayerFile::Extracting), &locks)?;
+            removal.leftover(&cache.layer(digest, LayerFile::Extracting), &locks, None)?;
         }
     }
     Ok(())
