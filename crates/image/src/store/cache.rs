@@ -128,7 +128,11 @@ impl GlobalCache {
         self.prepare()?;
         let path = self.image_metadata_path(reference, platform);
         let written = Written::now(self, metadata);
-        let metadata = CachedImageMetadata { written, ..metadata.clone() };
+        let mut metadata = CachedImageMetadata { written, ..metadata.clone() };
+        // Such metadata are nobody's hit; their age lets look-ups see it.
+        if metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree())) {
+            metadata.format_version = 1;
+        }
         publish_file(&path, &metadata.to_json())
     }
 

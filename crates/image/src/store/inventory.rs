@@ -221,7 +221,7 @@ mod tests {
             let name = format!("sha256_{hex}{}", file.suffix());
             assert_eq!(classify(&name), Name::Layer(digest.clone(), file), "{name}");
         }
-        for suffix in ["index.part", "implicit_dirs.part", "lower_links.part", "link.part"] {
+        for suffix in ["index.part", "implicit_dirs.part", "table.part", "lower_links.part", "link.part"] {
             assert_eq!(classify(&format!("sha256_{hex}.{suffix}")), Name::Beside(digest.clone()));
         }
         let random = "0123456789abcdef".repeat(2);

@@ -250,11 +250,10 @@ impl LayerCheck<'_> {
 
     /// Gives the unpacked tree what the one under verification inherits.
     fn inherit(&self, unpacked: &mut Unpacked) -> Result<()> {
-        let inherited = match self.inherited()? {
-            Some(inherited) => inherited,
-            None if unpacked.implicit_directories.is_empty() && unpacked.lower_links.is_empty() => return Ok(()),
-            None => self.standing(unpacked)?,
-        };
+        let inherited = self.values(unpacked)?;
+        if inherited == Inherited::default() {
+            return Ok(());
+        }
         let scratch = self.path(LayerFile::Extracting);
         let open_holder = |holder: &Holder| {
             let base = TreeName::base(&holder.digest);
@@ -266,6 +265,18 @@ impl LayerCheck<'_> {
         };
         unpacked.index = fill_all(&scratch, unpacked.index.take(), &inherited, open_holder, self.halt)?;
         Ok(())
+    }
+
+    /// What the tree is to inherit: as its list says, or, of a base without a right one, as it stands.
+    fn values(&self, unpacked: &Unpacked) -> Result<Inherited> {
+        match self.inherited() {
+            Ok(Some(inherited)) => Ok(inherited),
+            Err(error) if self.tree.inherited.is_some() => Err(error),
+            _ if unpacked.implicit_directories.is_empty() && unpacked.lower_links.is_empty() => {
+                Ok(Inherited::default())
+            }
+            _ => self.standing(unpacked),
+        }
     }
 
     /// What a base tree without a list has inherited, by what stands in it. Fails where that can't be told.
@@ -377,7 +388,7 @@ impl LayerCheck<'_> {
             write_or_remove(&self.path(LayerFile::ImplicitDirs), &list)?;
         }
         let (scratch, index) = (self.path(LayerFile::Extracting), unpacked.index.as_ref());
-        publish_tree(self.cache, &self.tree, &scratch, index, &self.inherited()?.unwrap_or_default())
+        publish_tree(self.cache, &self.tree, &scratch, index, &self.values(unpacked)?)
     }
 
     fn is_there(&self, file: LayerFile) -> bool {
