@@ -233,8 +233,7 @@ fn look_at(cache: &GlobalCache, layer: &PlannedLayer, options: &PullOptions) -> 
     if options.force {
         return (LayerState::Missing, size);
     }
-    let status = cache.layer_status(&layer.digest, options.index, &Halt::default());
-    if status.is_ok_and(|status| status.is_ready()) {
+    if cache.has_content(&layer.digest, options.index, &Halt::default()).unwrap_or(false) {
         return (LayerState::Cached, 0);
     }
     let path = |file| cache.layer(&layer.digest, file);

@@ -65,5 +65,5 @@ pub(crate) use inherited::{Holder, Inherited};
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::{Scratch, Wants, publish_table, publish_tree};
 pub(crate) use trash::throw_away;
-pub(crate) use tree::{Walker, fill, open_file};
+pub(crate) use tree::{Walker, copy_tree, fill, open_file};
 pub(crate) use verify::Rechecked;
