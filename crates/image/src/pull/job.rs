@@ -363,13 +363,18 @@ impl<'a> Work<'a> {
             let facts = TableFacts::of(made)?;
             // The same blob has the same table; one of another version is as good as none.
             let is_new = cache.table_facts(&digest)?.is_none();
+            if is_new && !cache.prove_base(&facts, &unpacked.implicit_directories, scratch.path(), halt)? {
+                let path = cache.layer(&digest, LayerFile::Tree).display().to_string();
+                let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
+                return Err(ErrorKind::Cache { path, reason }.into());
+            }
             if facts.inherits() {
                 publish_table(&cache, &digest, made)?;
                 return Ok((unpacked.report, None, Some((scratch, is_new))));
             }
             let mut scratch = Some(scratch);
             let nothing = Inherited::default();
-            let wants = Wants { index, comparison: is_new || force };
+            let wants = Wants { index, comparison: force };
             let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
             publish_table(&cache, &digest, made)?;
             let tree = cache.place(&facts, &nothing, &mut scratch, wants, no_holder, halt)?;
