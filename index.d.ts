@@ -23,8 +23,10 @@ declare function hostLinux(): Platform;
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
- * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; where a
+ * layer is started anew because its first bytes were damaged, they stand still until they are overtaken. A change of state
+ * is told once, after it has happened, and is never left out; `complete` comes last. A cache hit is told in exactly
+ * `resolving`, `resolved`, `complete`, and nothing is told of a layer that the cache has.
  *
  * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
@@ -36,7 +38,8 @@ type PullProgress =
 }
 /**
  * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
- * layers that the cache has are not in it, nor are there events of their bytes.
+ * layers that the cache has undamaged are not in it, nor are there events of their bytes. It is exceeded only where a
+ * blob in the cache turns out to be damaged.
  */
  | {
     type: 'resolved';
@@ -53,7 +56,7 @@ type PullProgress =
     downloadedBytes: number;
     totalBytes?: number;
 }
-/** All bytes of the layer are here, and they are the right ones. */
+/** All bytes of the layer are here, and their digest was checked. */
  | {
     type: 'layer-download-complete';
     layerIndex: number;
@@ -73,18 +76,18 @@ type PullProgress =
     bytesRead: number;
     totalBytes: number;
 }
-/** Its tree is in the cache under its final name. */
+/** Its tree is in the cache under its final name; told after the rename. */
  | {
     type: 'layer-extract-complete';
     layerIndex: number;
     diffId: string;
 }
-/** Its sidecar index is being written. */
+/** A sidecar index was made; told after `layer-extract-complete`. Not told with `index: false`, or where the layer can have none. */
  | {
     type: 'layer-index-started';
     layerIndex: number;
 }
-/** Its sidecar index is in the cache. */
+/** Its sidecar index is in the cache. Told only after `layer-index-started`. */
  | {
     type: 'layer-index-complete';
     layerIndex: number;
@@ -317,8 +320,15 @@ interface RemoveReport {
     /** Allocated bytes of what went. */
     freedBytes: number;
 }
+/** How a method that may have to wait for another process is stopped. */
+interface WaitOptions {
+    /** Stops it within a quarter of a second; the promise rejects with the signal's reason. */
+    signal?: AbortSignal;
+    /** Milliseconds to wait for a lock that another process holds, then `ERR_LOCK_TIMEOUT`; `null` is for ever. Default 600,000. */
+    lockTimeout?: number | null;
+}
 /** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
-interface PruneOptions {
+interface PruneOptions extends WaitOptions {
     /**
      * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
      * Default: no image goes for its rank, none is exempt.
@@ -427,8 +437,15 @@ declare class GlobalCache {
     #private;
     /** The directory, absolute. */
     readonly directory: string;
-    /** @param directory Default: `~/.microsandbox/cache`. */
-    constructor(directory?: string);
+    /** Users, by id, whose files are believed beside root's and one's own. */
+    readonly trustedOwners: readonly number[];
+    /**
+     * @param directory Default: `~/.microsandbox/cache`. A link in its place is not followed.
+     * @param options `trustedOwners`: see {@link RegistryOptions}.
+     */
+    constructor(directory?: string, options?: {
+        trustedOwners?: number[];
+    });
     /** Where layers are: `<cache>/layers`. */
     get layersDir(): string;
     /** `<cache>/layers/<d>.tar.gz`: the compressed blob, whatever its compression; there unless it was pruned. */
@@ -477,10 +494,10 @@ declare class GlobalCache {
      * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
      * or holds a lease of stays and is told in `kept`.
      *
-     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
-     * the same.
+     * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process is at the same for longer
+     * than `lockTimeout`.
      */
-    remove(reference: string | Reference): Promise<RemoveReport>;
+    remove(reference: string | Reference, options?: WaitOptions): Promise<RemoveReport>;
     /**
      * Makes room, without harm to other processes at work in the same cache, and tells what went and why.
      *
@@ -499,9 +516,10 @@ declare class GlobalCache {
      * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
      * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
      *
-     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+     * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written,
+     * `ERR_LOCK_TIMEOUT` as in {@link remove}.
      */
-    lease(digests: string[]): Promise<Lease>;
+    lease(digests: string[], options?: WaitOptions): Promise<Lease>;
 }
 
 /** A credential for one registry: name and password, a bearer token the registry takes, or none. */
@@ -649,8 +667,22 @@ declare class LayerIndex {
     private constructor();
     /** @throws {@link ImageError} `ERR_INDEX` on a damaged one, `ERR_IO` if it can't be read. */
     static open(path: string): LayerIndex;
-    /** The directory at a path; `null` if there is none. */
+    /**
+     * The directory at a path; `null` if there is none. Blocks while it is read, about a second for 100,000 entries:
+     * {@link entries} does not.
+     */
     directory(path: string): IndexDirectory | null;
+    /**
+     * What the directory at a path holds, sorted by the names' bytes, a piece at a time: the event loop goes on in between.
+     * Nothing if there is no directory. The index may be closed once the loop was left, early or not.
+     *
+     * ```ts
+     * for await (const { name } of index.entries('usr/bin')) console.log(name);
+     * ```
+     *
+     * @throws {@link ImageError} `ERR_INDEX` when the index is closed meanwhile.
+     */
+    entries(path: string): AsyncGenerator<IndexEntry, void, void>;
     /** The entry at a path; `null` if there is none. The root has none. */
     lookup(path: string): IndexEntry | null;
     /** All paths of an inode that has more than one name in the layer, sorted. */
@@ -709,14 +741,24 @@ interface RegistryOptions {
     stallTimeout?: number;
     /** Milliseconds to wait for a lock that another process holds; `null` is for ever. Default 600,000. */
     lockTimeout?: number | null;
+    /**
+     * Users, by id, whose files in the cache are believed beside root's and one's own; a process of root also believes the
+     * owner of the cache's directory. What anybody else owns, or everybody may write, is refused with `ERR_CACHE`. Default:
+     * none.
+     */
+    trustedOwners?: number[];
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
-     * Connections for downloads at a time. Default 3. Each layer has one; where one turns out slower than its link, a large
-     * layer uses those that nobody needs as well, by HTTP ranges.
+     * Connections for downloads at a time, for all pulls of this registry together; several pulls are served in turn. Default
+     * 3. Each layer has one; where one turns out slower than its link, a large layer uses those that nobody needs as well, by
+     * HTTP ranges.
      */
     concurrency?: number;
-    /** Threads that extract: layers at a time, and writers for each. Default: by the machine's cores. */
+    /**
+     * Threads that extract: layers at a time, of all pulls of this registry together, and writers for each. Default: by the
+     * machine's cores.
+     */
     threads?: number;
     /** Bounds of one layer. */
     limits?: Partial<Limits>;
@@ -878,9 +920,10 @@ declare class Registry {
      * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
      * sure before the machine was started: {@link pull} then looks it through, once.
      *
-     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
+     * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
      */
-    pullCached(reference: string | Reference): PullResult | null;
+    pullCached(reference: string | Reference, options?: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'>): PullResult | null;
     /**
      * Finds out what an image consists of: manifest and config for the platform, and why they were chosen. Fetches no layer
      * and writes nothing.
@@ -912,4 +955,4 @@ declare function pull(reference: string | Reference, options?: RegistryOptions &
 declare function plan(reference: string | Reference, options?: RegistryOptions & PullOptions): Promise<PullPlan>;
 
 export { Digest, GlobalCache, ImageError, LayerIndex, Reference, Registry, hostLinux, hostPlatform, parsePlatform, plan, pull, readStat };
-export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport };
+export type { CachedImage, CachedImageMetadata, CachedLayerMetadata, CredentialCallback, ImageConfig, ImageErrorCode, IndexDirectory, IndexEntry, LayerReport, Lease, Limits, PlannedLayer, Platform, Problem, PruneOptions, PruneReport, Pull, PullOptions, PullPlan, PullProgress, PullResult, RegistryAuth, RegistryOptions, RemoveReport, RemovedItem, ResolvedImage, Usage, VerifyOptions, VerifyReport, WaitOptions };

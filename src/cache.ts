@@ -4,7 +4,7 @@ import { wrongType } from './errors.js';
 import type { CachedImageMetadata } from './metadata.js';
 import type { NativeCache } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
-import { absolute, defaultCacheDirectory } from './options.js';
+import { absolute, checkObject, checkOwners, defaultCacheDirectory } from './options.js';
 import { type Platform, platformJson } from './platform.js';
 import { runTask } from './pull.js';
 import { type Reference, referenceText } from './reference.js';
@@ -19,6 +19,8 @@ import {
   type VerifyOptions,
   type VerifyReport,
   verifyText,
+  type WaitOptions,
+  waitText,
 } from './room.js';
 
 /**
@@ -44,12 +46,20 @@ import {
 export class GlobalCache {
   /** The directory, absolute. */
   readonly directory: string;
+  /** Users, by id, whose files are believed beside root's and one's own. */
+  readonly trustedOwners: readonly number[];
   readonly #native: NativeCache;
 
-  /** @param directory Default: `~/.microsandbox/cache`. */
-  constructor(directory: string = defaultCacheDirectory()) {
+  /**
+   * @param directory Default: `~/.microsandbox/cache`. A link in its place is not followed.
+   * @param options `trustedOwners`: see {@link RegistryOptions}.
+   */
+  constructor(directory: string = defaultCacheDirectory(), options: { trustedOwners?: number[] } = {}) {
+    checkObject(options, 'options');
     this.directory = absolute(directory, 'directory');
-    this.#native = new (native().NativeCache)(this.directory);
+    const owners = checkOwners(options.trustedOwners, 'options.trustedOwners');
+    this.trustedOwners = Object.freeze(owners);
+    this.#native = new (native().NativeCache)(this.directory, owners);
   }
 
   /** Where layers are: `<cache>/layers`. */
@@ -162,11 +172,12 @@ export class GlobalCache {
    * Forgets a reference, for all its platforms, and removes the layers no other image names. What a process is at work on
    * or holds a lease of stays and is told in `kept`.
    *
-   * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of
-   * the same.
+   * @throws {@link ImageError} `ERR_INVALID_REFERENCE`; `ERR_LOCK_TIMEOUT` if another process is at the same for longer
+   * than `lockTimeout`.
    */
-  async remove(reference: string | Reference): Promise<RemoveReport> {
-    return unwrap(await this.#native.remove(referenceText(reference)));
+  async remove(reference: string | Reference, options: WaitOptions = {}): Promise<RemoveReport> {
+    const [text, wait] = [referenceText(reference), waitText(options)];
+    return runTask<RemoveReport>(() => this.#native.remove(text, wait), options.signal, undefined).result;
   }
 
   /**
@@ -178,7 +189,8 @@ export class GlobalCache {
    * @throws {@link ImageError} `ERR_INVALID_REFERENCE` in `keep`; `ERR_LOCK_TIMEOUT` as in {@link remove}.
    */
   async prune(options: PruneOptions = {}): Promise<PruneReport> {
-    return unwrap(await this.#native.prune(pruneText(options)));
+    const text = pruneText(options);
+    return runTask<PruneReport>(() => this.#native.prune(text), options.signal, undefined).result;
   }
 
   /**
@@ -194,12 +206,14 @@ export class GlobalCache {
    * Keeps layers from being pruned, by any process, until the lease is released or this process ends, however it ends.
    * Take one while you use what a pull answered: `cache.lease(result.layerDigests)`.
    *
-   * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written.
+   * @throws {@link ImageError} `ERR_NOT_CACHED` if one is not there (any more), `ERR_IO` if the cache can't be written,
+   * `ERR_LOCK_TIMEOUT` as in {@link remove}.
    */
-  async lease(digests: string[]): Promise<Lease> {
+  async lease(digests: string[], options: WaitOptions = {}): Promise<Lease> {
     checkDigests(digests);
+    const wait = waitText(options);
     const lease = this.#native.lease();
-    unwrap(await lease.take(digests));
+    await runTask<null>(() => lease.take(digests, wait), options.signal, undefined).result;
     return {
       release: () => {
         unwrap(lease.release());

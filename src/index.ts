@@ -30,4 +30,5 @@ export type {
   Usage,
   VerifyOptions,
   VerifyReport,
+  WaitOptions,
 } from './room.js';

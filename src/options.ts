@@ -5,6 +5,7 @@ import { GlobalCache } from './cache.js';
 import { checkAuth, type CredentialCallback, type RegistryAuth } from './credentials.js';
 import { wrongType } from './errors.js';
 import { type Platform, toPlatform } from './platform.js';
+import { checkSignal } from './signal.js';
 
 /** Bounds of one layer, so that no image can fill the host. `null` is no bound. */
 export interface Limits {
@@ -45,14 +46,24 @@ export interface RegistryOptions {
   stallTimeout?: number;
   /** Milliseconds to wait for a lock that another process holds; `null` is for ever. Default 600,000. */
   lockTimeout?: number | null;
+  /**
+   * Users, by id, whose files in the cache are believed beside root's and one's own; a process of root also believes the
+   * owner of the cache's directory. What anybody else owns, or everybody may write, is refused with `ERR_CACHE`. Default:
+   * none.
+   */
+  trustedOwners?: number[];
   /** How often a failed request is tried again; progress starts the count anew. Default 5. */
   retries?: number;
   /**
-   * Connections for downloads at a time. Default 3. Each layer has one; where one turns out slower than its link, a large
-   * layer uses those that nobody needs as well, by HTTP ranges.
+   * Connections for downloads at a time, for all pulls of this registry together; several pulls are served in turn. Default
+   * 3. Each layer has one; where one turns out slower than its link, a large layer uses those that nobody needs as well, by
+   * HTTP ranges.
    */
   concurrency?: number;
-  /** Threads that extract: layers at a time, and writers for each. Default: by the machine's cores. */
+  /**
+   * Threads that extract: layers at a time, of all pulls of this registry together, and writers for each. Default: by the
+   * machine's cores.
+   */
   threads?: number;
   /** Bounds of one layer. */
   limits?: Partial<Limits>;
@@ -115,6 +126,7 @@ export function registryText(options: RegistryOptions, cache: GlobalCache): stri
   const { auth, insecure, caCertificates } = options;
   const text: Record<string, unknown> = {
     cache: cache.directory,
+    trustedOwners: [...cache.trustedOwners, ...checkOwners(options.trustedOwners, 'options.trustedOwners')],
     platform: toPlatform(options.platform, 'options.platform'),
     auth: auth === undefined || typeof auth === 'function' ? undefined : checkAuth(auth, 'options.auth'),
     asksForCredentials: typeof auth === 'function',
@@ -136,11 +148,7 @@ export function registryText(options: RegistryOptions, cache: GlobalCache): stri
   }
   if (options.proxy !== undefined)
     text['proxy'] = options.proxy === null ? null : checkString(options.proxy, 'options.proxy');
-  if (options.lockTimeout !== undefined) {
-    text['lockTimeout'] =
-      options.lockTimeout === null ? null : checkCount(options.lockTimeout, 'options.lockTimeout', 0);
-  }
-  return JSON.stringify(text);
+  return JSON.stringify({ ...text, ...lockTimeout(options) });
 }
 
 /** @internal The options of a pull as the addon takes them. */
@@ -150,9 +158,7 @@ export function pullText(options: PullOptions): string {
   if (!['if-missing', 'always', 'never'].includes(policy)) {
     throw wrongType('options.policy', "one of 'if-missing', 'always', 'never'", policy);
   }
-  if (signal !== undefined && !(typeof signal === 'object' && 'aborted' in signal)) {
-    throw wrongType('options.signal', 'an instance of AbortSignal', signal);
-  }
+  checkSignal(signal);
   return JSON.stringify({
     policy,
     platform: toPlatform(options.platform, 'options.platform'),
@@ -163,6 +169,24 @@ export function pullText(options: PullOptions): string {
     keepBlobs: checkBoolean(options.keepBlobs, 'options.keepBlobs'),
     checkSpace: checkBoolean(options.checkSpace, 'options.checkSpace'),
     durable: checkBoolean(options.durable, 'options.durable'),
+  });
+}
+
+/** @internal The part of the options that says how long to wait for locks; nothing where they don't. */
+export function lockTimeout(options: { lockTimeout?: number | null }): { lockTimeout?: number | null } {
+  if (options.lockTimeout === undefined) return {};
+  const limit = options.lockTimeout === null ? null : checkCount(options.lockTimeout, 'options.lockTimeout', 0);
+  return { lockTimeout: limit ?? null };
+}
+
+/** @internal Ids of users, or a `TypeError`. */
+export function checkOwners(owners: unknown, name: string): number[] {
+  if (owners === undefined) return [];
+  if (!Array.isArray(owners)) throw wrongType(name, 'an Array of user ids', owners);
+  return owners.map((owner: unknown, at) => {
+    const id = checkCount(owner ?? null, `${name}[${at}]`, 0) ?? 0;
+    if (id > 0xffff_fffe) throw wrongType(`${name}[${at}]`, 'a user id', owner);
+    return id;
   });
 }
 

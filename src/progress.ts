@@ -3,8 +3,10 @@
 /**
  * Something that happened in a pull, told apart by `type`.
  *
- * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; a change of
- * state is never left out, and `complete` comes last. A cache hit is told in exactly `resolving`, `resolved`, `complete`.
+ * Byte counts are of compressed bytes, never go back, and are merged to about ten events a second for each layer; where a
+ * layer is started anew because its first bytes were damaged, they stand still until they are overtaken. A change of state
+ * is told once, after it has happened, and is never left out; `complete` comes last. A cache hit is told in exactly
+ * `resolving`, `resolved`, `complete`, and nothing is told of a layer that the cache has.
  *
  * `layerIndex` counts from the bottom layer, which is 0; `digest` is that of the compressed layer, `diffId` of the uncompressed one.
  */
@@ -13,7 +15,8 @@ export type PullProgress =
   | { type: 'resolving'; reference: string }
   /**
    * The manifest of the platform is known. `totalDownloadBytes` is what `downloadedBytes` of all layers will add up to:
-   * layers that the cache has are not in it, nor are there events of their bytes.
+   * layers that the cache has undamaged are not in it, nor are there events of their bytes. It is exceeded only where a
+   * blob in the cache turns out to be damaged.
    */
   | { type: 'resolved'; reference: string; manifestDigest: string; layerCount: number; totalDownloadBytes?: number }
   /** So many of the layer's bytes are here. A download that goes on where another one stopped starts counting there. */
@@ -24,17 +27,17 @@ export type PullProgress =
       downloadedBytes: number;
       totalBytes?: number;
     }
-  /** All bytes of the layer are here, and they are the right ones. */
+  /** All bytes of the layer are here, and their digest was checked. */
   | { type: 'layer-download-complete'; layerIndex: number; digest: string; downloadedBytes: number }
   /** Its tree is being made; mostly while it still comes down. */
   | { type: 'layer-extract-started'; layerIndex: number; diffId: string }
   /** So many of its compressed bytes were unpacked. */
   | { type: 'layer-extract-progress'; layerIndex: number; bytesRead: number; totalBytes: number }
-  /** Its tree is in the cache under its final name. */
+  /** Its tree is in the cache under its final name; told after the rename. */
   | { type: 'layer-extract-complete'; layerIndex: number; diffId: string }
-  /** Its sidecar index is being written. */
+  /** A sidecar index was made; told after `layer-extract-complete`. Not told with `index: false`, or where the layer can have none. */
   | { type: 'layer-index-started'; layerIndex: number }
-  /** Its sidecar index is in the cache. */
+  /** Its sidecar index is in the cache. Told only after `layer-index-started`. */
   | { type: 'layer-index-complete'; layerIndex: number }
   /** Another pull or process holds the lock at `path`; `holder` is its process id where the system tells. */
   | { type: 'lock-waiting'; path: string; holder?: number }

@@ -4,6 +4,7 @@ import { unwrap } from './native/index.js';
 import { answerQuestions, type CredentialCallback } from './credentials.js';
 import type { Platform } from './platform.js';
 import { eventsOf, type PullProgress } from './progress.js';
+import { onAbort } from './signal.js';
 
 /** What a container of the image runs. */
 export interface ImageConfig {
@@ -52,6 +53,8 @@ export interface PullResult {
   config: ImageConfig;
   /** Extracted trees: absolute directories, bottom layer first. Owners and modes are in an attribute: see {@link readStat}. */
   layers: string[];
+  /** The sidecar index of each of `layers`; `null` where none was asked for, or none could be made. */
+  indexes: (string | null)[];
   /** Digests of the compressed layers, bottom first. */
   layerDigests: string[];
   /** Digests of the uncompressed layers, bottom first. */
@@ -86,13 +89,15 @@ export function runTask<T>(
     return { result, events: noEvents };
   }
   const task = start();
-  const stop = (): void => {
-    task.cancel();
-  };
-  signal?.addEventListener('abort', stop, { once: true });
+  const forget =
+    signal === undefined
+      ? undefined
+      : onAbort(signal, () => {
+          task.cancel();
+        });
   if (askForCredential !== undefined) void answerQuestions(task, askForCredential);
   const result = task.result().then((text) => {
-    signal?.removeEventListener('abort', stop);
+    forget?.();
     try {
       return unwrap<T>(text);
     } catch (error) {

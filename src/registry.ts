@@ -4,11 +4,20 @@ import type { CredentialCallback } from './credentials.js';
 import { wrongType } from './errors.js';
 import type { NativeRegistry } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
-import { defaultCacheDirectory, type PullOptions, pullText, type RegistryOptions, registryText } from './options.js';
+import {
+  checkBoolean,
+  checkObject,
+  defaultCacheDirectory,
+  type PullOptions,
+  pullText,
+  type RegistryOptions,
+  registryText,
+} from './options.js';
 import type { PullPlan } from './plan.js';
 import { type Platform, platformJson } from './platform.js';
 import { type ImageConfig, type Pull, type PullResult, runTask, toPull } from './pull.js';
 import { type Reference, referenceText } from './reference.js';
+import { checkSignal } from './signal.js';
 
 /** What an image consists of, as its registry says. */
 export interface ResolvedImage {
@@ -85,10 +94,21 @@ export class Registry {
    * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
    * sure before the machine was started: {@link pull} then looks it through, once.
    *
-   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`.
+   * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
+   * a pull that allowed it as well.
+   *
+   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_INVALID_OPTION` on a bad platform, `ERR_IO`;
+   * `ERR_CACHE` where a directory, the metadata or a tree belong to somebody who is not trusted (`trustedOwners`) or can be
+   * written by everybody; `TypeError` on a wrong type.
    */
-  pullCached(reference: string | Reference): PullResult | null {
-    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference)));
+  pullCached(
+    reference: string | Reference,
+    options: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'> = {},
+  ): PullResult | null {
+    checkObject(options, 'options');
+    const platform = platformJson(options.platform, 'options.platform');
+    const anyPlatform = checkBoolean(options.allowPlatformMismatch, 'options.allowPlatformMismatch');
+    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference), platform, anyPlatform));
   }
 
   /**
@@ -99,6 +119,8 @@ export class Registry {
     reference: string | Reference,
     options: { signal?: AbortSignal; platform?: Platform | string } = {},
   ): Promise<ResolvedImage> {
+    checkObject(options, 'options');
+    checkSignal(options.signal);
     const [text, platform] = [referenceText(reference), platformJson(options.platform, 'options.platform')];
     const start = (): ReturnType<NativeRegistry['resolve']> => this.#native.resolve(text, platform);
     return runTask<ResolvedImage>(start, options.signal, this.#askForCredential).result;

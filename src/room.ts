@@ -1,8 +1,9 @@
 /** What is in a cache, what may go from it, and whether it is whole: the words of `GlobalCache`'s housekeeping. */
 import { wrongType } from './errors.js';
-import { checkBoolean, checkCount, checkObject } from './options.js';
+import { checkBoolean, checkCount, checkObject, lockTimeout } from './options.js';
 import type { Platform } from './platform.js';
 import { type Reference, referenceText } from './reference.js';
+import { checkSignal } from './signal.js';
 
 /** An image of the cache. */
 export interface CachedImage {
@@ -55,7 +56,7 @@ export interface Usage {
 /** Something that went from the cache, or stayed although it should have gone. */
 export interface RemovedItem {
   /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-  kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
+  kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
   /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
   name: string;
   /** Allocated bytes. */
@@ -92,8 +93,16 @@ export interface RemoveReport {
   freedBytes: number;
 }
 
+/** How a method that may have to wait for another process is stopped. */
+export interface WaitOptions {
+  /** Stops it within a quarter of a second; the promise rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Milliseconds to wait for a lock that another process holds, then `ERR_LOCK_TIMEOUT`; `null` is for ever. Default 600,000. */
+  lockTimeout?: number | null;
+}
+
 /** What may go. Without options no image does: only layers no image names, abandoned downloads and leftovers. */
-export interface PruneOptions {
+export interface PruneOptions extends WaitOptions {
   /**
    * A number: so many of the images used last stay, all others go. A list: these images stay, whatever else is said.
    * Default: no image goes for its rank, none is exempt.
@@ -183,13 +192,24 @@ export interface VerifyReport {
   /** What is wrong, or was. */
   problems: Problem[];
   /** Layers that could not be looked at as thoroughly: no problem by itself. */
-  skipped: { layer: string; reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'read-only' }[];
+  skipped: { layer: string; reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only' }[];
 }
 
 /** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */
 export interface Lease {
   /** Gives the layers back. Doing so twice is no harm. */
   release(): void;
+}
+
+/** @internal The options of a wait as the addon takes them. */
+export function waitText(options: WaitOptions): string {
+  return JSON.stringify(waitFields(options));
+}
+
+function waitFields(options: WaitOptions): { lockTimeout?: number | null } {
+  checkObject(options, 'options');
+  checkSignal(options.signal);
+  return lockTimeout(options);
 }
 
 /** @internal The options of a prune as the addon takes them. */
@@ -205,6 +225,7 @@ export function pruneText(options: PruneOptions): string {
     partials: checkBoolean(options.partials, 'options.partials'),
     blobs: checkBoolean(options.blobs, 'options.blobs'),
     dryRun: checkBoolean(options.dryRun, 'options.dryRun'),
+    ...waitFields(options),
   });
 }
 
@@ -215,8 +236,6 @@ export function verifyText(options: VerifyOptions): string {
   if (!['marker', 'size', 'content'].includes(depth)) {
     throw wrongType('options.depth', "one of 'marker', 'size', 'content'", depth);
   }
-  if (signal !== undefined && !(typeof signal === 'object' && 'aborted' in signal)) {
-    throw wrongType('options.signal', 'an instance of AbortSignal', signal);
-  }
+  checkSignal(signal);
   return JSON.stringify({ depth, repair: checkBoolean(options.repair, 'options.repair') ?? false });
 }

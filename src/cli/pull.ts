@@ -7,11 +7,13 @@ import { Reference } from '../reference.js';
 import { Registry } from '../registry.js';
 import { Interrupted, Usage } from './failure.js';
 import { watcher } from './progress.js';
+import { parseCount } from './quantity.js';
 import { json } from './text.js';
 
 /** What the commands that pull, or plan to, are told. */
 export interface PullFlags {
   cacheDir?: string;
+  trustedOwner?: number[];
   platform?: string;
   policy?: PullOptions['policy'];
   force?: boolean;
@@ -37,10 +39,19 @@ export function cacheDirectory(): Option {
   });
 }
 
+/** The option that names users whose files in the cache are believed. */
+export function trustedOwner(): Option {
+  const option = new Option('--trusted-owner <uid>', 'user whose files in the cache are believed; repeatable');
+  return option.argParser((text: string, before: number[] | undefined) => {
+    return [...(before ?? []), parseCount('--trusted-owner', text)];
+  });
+}
+
 /** Adds the options of all commands that talk to a registry. */
 export function addRegistryOptions(command: Command): Command {
   return command
     .addOption(cacheDirectory())
+    .addOption(trustedOwner())
     .option('--platform <os/arch[/variant]>', 'platform to pull (default: linux on this CPU)')
     .option('--insecure <host>', 'host that may be spoken to in plain HTTP; repeatable', collect, [])
     .option('--ca-cert <file>', 'PEM file with certificates to trust; repeatable', collect, [])
@@ -138,6 +149,7 @@ export function registryOptions(flags: Partial<PullFlags>): RegistryOptions {
   const timeout = flags.timeout === undefined ? undefined : milliseconds(flags.timeout);
   return {
     ...(flags.cacheDir === undefined ? {} : { cache: flags.cacheDir }),
+    ...(flags.trustedOwner === undefined ? {} : { trustedOwners: flags.trustedOwner }),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
     ...(flags.insecure === undefined ? {} : { insecure: flags.insecure }),
     ...(flags.caCert === undefined ? {} : { caCertificates: flags.caCert.map(readPem) }),

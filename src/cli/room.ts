@@ -5,23 +5,24 @@ import { ImageError } from '../errors.js';
 import type { CachedImage, PruneOptions, RemovedItem } from '../room.js';
 import { Usage } from './failure.js';
 import { size } from './progress.js';
-import { cacheDirectory, parseAll } from './pull.js';
+import { cacheDirectory, parseAll, trustedOwner } from './pull.js';
 import { json, printable } from './text.js';
 import { ago, parseAge, parseBytes, parseCount, table } from './quantity.js';
 
 interface Flags {
   cacheDir?: string;
+  trustedOwner?: number[];
   json?: boolean;
 }
 
 /** Adds the options of all commands that look at the cache alone. */
 export function addCacheOptions(command: Command, json: string): Command {
-  return command.addOption(cacheDirectory()).option('--json', json);
+  return command.addOption(cacheDirectory()).addOption(trustedOwner()).option('--json', json);
 }
 
 /** The cache that the flags name. */
 export function cacheOf(flags: Flags): GlobalCache {
-  return flags.cacheDir === undefined ? new GlobalCache() : new GlobalCache(flags.cacheDir);
+  return new GlobalCache(flags.cacheDir, flags.trustedOwner === undefined ? {} : { trustedOwners: flags.trustedOwner });
 }
 
 /** Adds the commands. */

@@ -8,7 +8,7 @@ const CRATES = join(__dirname, '../../crates');
 
 /** Every file with an `unsafe` block, and how many there are. SECURITY.md lists the same. */
 const ALLOWED: Record<string, number> = {
-  'image/src/layer/index/read.rs': 1, // a file is mapped: mapping has no safe interface
+  'image/src/layer/map.rs': 1, // a file is mapped: mapping has no safe interface
 };
 
 function rustFiles(directory: string): string[] {

@@ -53,8 +53,9 @@ pub enum ErrorKind {
     Network { host: String, reason: String },
     #[error("timed out after {after_ms} ms: {what}")]
     Timeout { what: String, after_ms: u64 },
-    #[error("no image for platform {wanted}; available: {}", list(.available))]
-    PlatformNotFound { wanted: String, available: Vec<String> },
+    /// `available` are some of the platforms there are; `more` is how many others.
+    #[error("no image for platform {wanted}; available: {}{}", list(.available), and_more(*.more))]
+    PlatformNotFound { wanted: String, available: Vec<String>, more: usize },
     #[error("bad manifest: {}", cut(.reason, MAX_TEXT))]
     Manifest { reason: String },
     #[error("bad image config: {}", cut(.reason, MAX_TEXT))]
@@ -95,6 +96,13 @@ const MAX_TEXT: usize = 2 * MAX_SHOWN;
 
 fn list(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { cut(&items.join(", "), MAX_TEXT).into_owned() }
+}
+
+/// ` and 329,990 more`, or nothing.
+fn and_more(more: usize) -> String {
+    let digits = more.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    if more == 0 { String::new() } else { format!(" and {} more", groups.join(",")) }
 }
 
 fn entry_text(entry: &Option<String>) -> String {
@@ -169,7 +177,7 @@ impl ErrorKind {
             Self::Registry { registry, message, .. } => each(&mut [registry, message]),
             Self::Network { host, reason } => each(&mut [host, reason]),
             Self::Timeout { what, .. } => each(&mut [what]),
-            Self::PlatformNotFound { wanted, available } => {
+            Self::PlatformNotFound { wanted, available, .. } => {
                 each(&mut [wanted]);
                 available.iter_mut().for_each(|text| *text = change(text));
             }
@@ -368,7 +376,11 @@ mod tests {
     #[test]
     fn text_from_outside_is_escaped_when_an_error_is_made_its_causes_included() {
         let cause = ErrorKind::Internal { message: "deep\u{9b}2J".into() }.caused_by(io::Error::other("\u{1b}[31m"));
-        let error = ErrorKind::PlatformNotFound { wanted: "a".into(), available: vec!["l\u{202e}x/\u{1b}[31m".into()] };
+        let error = ErrorKind::PlatformNotFound {
+            wanted: "a".into(),
+            available: vec!["l\u{202e}x/\u{1b}[31m".into()],
+            more: 0,
+        };
         let error = error.caused_by(cause);
         let mut text = format!("{error} {error:?}");
         let mut cause = error.source();

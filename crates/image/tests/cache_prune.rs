@@ -58,13 +58,15 @@ impl Fixture {
             media_type: None,
             size_bytes: Some(50_000),
             diff_id: String::new(),
+            inherited: None,
+            no_index: false,
         };
         let metadata = CachedImageMetadata {
             manifest_digest: digest(name),
             config_digest: digest(name),
             config: ImageConfig::default(),
             layers: layers.iter().map(layer).collect(),
-            format_version: 1,
+            format_version: 2,
             reference: Some(reference(name).to_string()),
             platform: Some(Platform::host_linux()),
             index_digest: None,

@@ -3,15 +3,16 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// module → modules it may name. `error` and `progress` are free to all.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("model", &[]),
     ("fs", &["model"]),
     ("progress", &["model"]),
-    ("registry", &["model"]),
+    ("budget", &[]),
+    ("registry", &["model", "budget"]),
     ("layer", &["model", "fs"]),
     // Metadata keep a layer's report: a value, no behaviour.
     ("store", &["model", "fs", "layer"]),
-    ("pull", &["model", "fs", "registry", "store", "layer"]),
+    ("pull", &["model", "fs", "budget", "registry", "store", "layer"]),
 ];
 
 fn named_modules(text: &str, into: &mut BTreeSet<String>) {

@@ -133,7 +133,7 @@ fn links_planted_in_place_of_a_layers_files_are_replaced_and_not_followed() {
         let pulled = fixture.pulls(&directory);
         assert!(is_untouched(&victim), "{file:?}");
         if matches!(file, LayerFile::Lock | LayerFile::DownloadLock) {
-            assert_eq!(pulled.unwrap_err().code(), "ERR_IO", "{file:?}");
+            assert_eq!(pulled.unwrap_err().code(), "ERR_CACHE", "{file:?}");
             continue;
         }
         let result = pulled.unwrap_or_else(|error| panic!("{file:?}: {error:?}"));

@@ -2,40 +2,39 @@
 
 mod support;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use microsandbox_image_core::budget::FurtherConnections;
 use support::{End, Reply, Request, Server, Store, client, describe, noise, options, read_blob_over};
-use tokio::sync::Semaphore;
 
 /// Long enough to be worth it, after a second over one connection.
 const LENGTH: usize = 40 << 20;
 const RATE: usize = 12 << 20;
+/// More than parts take.
+const MEMORY: u64 = 64 << 20;
 
 /// What was asked of a server that a blob was read from over up to `permits` connections more, and how long it took.
 async fn read(
     permits: usize,
     answer: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
 ) -> (Vec<(usize, Option<usize>)>, Duration, usize) {
-    read_long(LENGTH, permits, answer).await
+    read_long(LENGTH, permits, MEMORY, answer).await
 }
 
 async fn read_long(
     length: usize,
     permits: usize,
+    memory: u64,
     answer: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
 ) -> (Vec<(usize, Option<usize>)>, Duration, usize) {
     let blob = noise(length);
     let store = Store::with_image(&[&blob]);
     let server = Server::start(move |request| answer(request, store.reply(request)));
-    let permits = Arc::new(Semaphore::new(permits));
-    let (before, began) = (permits.available_permits(), Instant::now());
-    let bytes = read_blob_over(&client(options()), &server.host, &describe(&blob), &permits).await.unwrap();
+    let (further, began) = (FurtherConnections::new(permits as u64, memory), Instant::now());
+    let bytes = read_blob_over(&client(options()), &server.host, &describe(&blob), &further).await.unwrap();
     let took = began.elapsed();
     assert!(bytes == blob, "other bytes came");
-    assert_eq!(permits.available_permits(), before, "permits are given back");
+    assert!(further.are_free(permits as u64, memory), "permits are given back");
     let asked = server.asked("/blobs/").iter().map(|request| request.range().unwrap_or((0, None))).collect();
     (asked, took, server.connections())
 }
@@ -62,11 +61,17 @@ async fn one_connection_is_all_where_no_more_may_be_opened() {
 }
 
 #[tokio::test]
+async fn one_connection_is_all_where_no_memory_for_parts_is_left() {
+    let (asked, _, connections) = read_long(LENGTH, 2, 4 << 20, |_, reply| reply.ending(End::Slow(RATE))).await;
+    assert_eq!((asked, connections), (vec![(0, None)], 1));
+}
+
+#[tokio::test]
 async fn where_the_link_is_the_limit_one_connection_goes_on() {
     // Long enough for parts to be still left when several connections have been watched.
     let length = 64 << 20;
     let alone = Duration::from_secs(8);
-    let (asked, took, _) = read_long(length, 2, move |_, reply| reply.ending(End::Shared(length / 8))).await;
+    let (asked, took, _) = read_long(length, 2, MEMORY, move |_, reply| reply.ending(End::Shared(length / 8))).await;
     assert!(took < alone.mul_f64(1.1), "{took:?}, over one connection {alone:?}");
     // The two that were tried, and then the rest in one go.
     let rest = asked.last().copied();
@@ -131,8 +136,8 @@ async fn parts_that_are_refused_delayed_or_stall_cost_no_more_than_one_connectio
         });
         let patient =
             microsandbox_image_core::registry::ClientOptions { stall_timeout: Duration::from_secs(30), ..options() };
-        let (permits, began) = (Arc::new(Semaphore::new(2)), Instant::now());
-        let bytes = read_blob_over(&client(patient), &server.host, &describe(&blob), &permits).await.unwrap();
+        let (further, began) = (FurtherConnections::new(2, 64 << 20), Instant::now());
+        let bytes = read_blob_over(&client(patient), &server.host, &describe(&blob), &further).await.unwrap();
         let took = began.elapsed();
         assert!(bytes == blob, "{name}");
         assert!(took < alone + Duration::from_secs(6), "{name}: {took:?}, over one connection {alone:?}");

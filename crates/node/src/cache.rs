@@ -14,10 +14,10 @@ pub struct NativeCache(GlobalCache);
 
 #[napi]
 impl NativeCache {
-    /// Takes an absolute path.
+    /// Takes an absolute path, and the users whose files are believed.
     #[napi(constructor)]
-    pub fn new(directory: String) -> Self {
-        Self(GlobalCache::new(Path::new(&directory)))
+    pub fn new(directory: String, trusted_owners: Vec<u32>) -> Self {
+        Self(GlobalCache::new(Path::new(&directory)).with_trusted_owners(&trusted_owners))
     }
 
     /// The path of a file of a layer; `kind` is one of the names in the TypeScript face.

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, dead_code, reason = "what the addon exports is found by its macro, not by path")]
 
 mod cache;
+mod environment;
 mod layer_index;
 mod model;
 mod outcome;

@@ -3,9 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, Reference, Registry, Result,
+    GlobalCache, ImageError, Platform, PullOptions, Reference, Registry, Result,
     progress::{EventQueue, Observer},
 };
+use napi::Env;
 use napi_derive::napi;
 
 use crate::{
@@ -31,7 +32,7 @@ impl NativeRegistry {
         let questions = Questions::new();
         let made = without_panic(|| {
             let options = parse_json::<RegistryText>("options", &options)?;
-            let cache = GlobalCache::new(Path::new(&options.cache));
+            let cache = GlobalCache::new(Path::new(&options.cache)).with_trusted_owners(&options.trusted_owners);
             let platform = options.platform.clone().unwrap_or_default();
             let (settings, asks) = (options.settings(), options.asks_for_credentials);
             let mut client = options.into_client();
@@ -55,17 +56,19 @@ impl NativeRegistry {
 
     /// Answers from the cache, synchronously.
     #[napi]
-    pub fn pull_cached(&self, reference: String, platform: Option<String>) -> String {
+    pub fn pull_cached(&self, reference: String, platform: Option<String>, any_platform: Option<bool>) -> String {
         guarded(|| {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
-            Ok(self.get()?.pull_cached(&reference, platform.as_ref())?.map(ResultText::from))
+            let allow_platform_mismatch = any_platform.unwrap_or_default();
+            let options = PullOptions { platform, allow_platform_mismatch, ..PullOptions::default() };
+            Ok(self.get()?.pull_cached_with(&reference, &options)?.map(ResultText::from))
         })
     }
 
     /// Starts a pull.
     #[napi]
-    pub fn pull(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+    pub fn pull(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
         let (registry, cached) = (self.get().cloned(), self.get().cloned());
         let (reference_text, options_text) = (reference.clone(), options.clone());
         let at_once = move |events: &EventQueue| {
@@ -73,7 +76,8 @@ impl NativeRegistry {
             let options = parse_json::<PullText>("options", &options_text)?.into();
             Ok(cached?.pull_at_once(&reference, &options, events)?.map(ResultText::from))
         };
-        NativeTask::start_or_answer(Arc::clone(&self.questions), at_once, move |events, cancel| async move {
+        let questions = Arc::clone(&self.questions);
+        NativeTask::start_or_answer(env, questions, at_once, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let observer: Arc<dyn Observer> = events;
@@ -84,9 +88,9 @@ impl NativeRegistry {
 
     /// Starts finding out what a pull would do.
     #[napi]
-    pub fn plan(&self, reference: String, options: String) -> napi::Result<NativeTask> {
+    pub fn plan(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
         let registry = self.get().cloned();
-        NativeTask::start(Arc::clone(&self.questions), move |events, cancel| async move {
+        NativeTask::start(env, Arc::clone(&self.questions), move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let registry = registry?;
@@ -99,9 +103,9 @@ impl NativeRegistry {
 
     /// Starts a resolve.
     #[napi]
-    pub fn resolve(&self, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
+    pub fn resolve(&self, env: &Env, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
         let registry = self.get().cloned();
-        NativeTask::start(Arc::clone(&self.questions), move |events, cancel| async move {
+        NativeTask::start(env, Arc::clone(&self.questions), move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
             let registry = registry?;

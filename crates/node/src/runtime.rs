@@ -62,12 +62,15 @@ pub(crate) fn promise_blocking<T: Serialize + Send + 'static>(
     env: &Env,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> napi::Result<Object<'_>> {
-    promise(env, async move {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(error) => Err(panicked(&*error.into_panic())),
-        }
-    })
+    promise(env, blocking(work))
+}
+
+/// Synchronous work on a thread for files; a panic in it is an error of the call.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(panicked(&*error.into_panic())),
+    }
 }
 
 /// Work on a task of its own, so that a panic in it is an error of the call.

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    environment::end_of,
     model::parse_json,
     outcome::{guarded, to_text, without_panic},
     runtime::{self, caught},
@@ -93,8 +94,9 @@ impl CredentialProvider for Asker {
 }
 
 impl NativeTask {
-    /// Starts `work` with a switch and a queue of its own.
+    /// Starts `work` with a switch and a queue of its own. The switch is thrown when the environment ends, too.
     pub(crate) fn start<T, W>(
+        env: &Env,
         questions: Arc<Questions>,
         work: impl FnOnce(Arc<EventQueue>, CancellationToken) -> W,
     ) -> napi::Result<Self>
@@ -102,7 +104,7 @@ impl NativeTask {
         T: Serialize + Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
-        let task = Self::new(questions);
+        let task = Self::new(questions, end_of(env)?.child_token());
         let work = work(Arc::clone(&task.events), task.cancel.clone());
         runtime::spawn(settle(work, Arc::clone(&task.outcome), Arc::clone(&task.events)))?;
         Ok(task)
@@ -111,6 +113,7 @@ impl NativeTask {
     /// Starts `work` unless `at_once` has an answer. That runs on one thread for files, which then settles the promise
     /// itself: an answer from the cache takes one way there and one back.
     pub(crate) fn start_or_answer<T, W>(
+        env: &Env,
         questions: Arc<Questions>,
         at_once: impl FnOnce(&EventQueue) -> Result<Option<T>> + Send + 'static,
         work: impl FnOnce(Arc<EventQueue>, CancellationToken) -> W + Send + 'static,
@@ -119,7 +122,7 @@ impl NativeTask {
         T: Serialize + Send + 'static,
         W: Future<Output = Result<T>> + Send + 'static,
     {
-        let task = Self::new(questions);
+        let task = Self::new(questions, end_of(env)?.child_token());
         let (events, outcome, cancel) = (Arc::clone(&task.events), Arc::clone(&task.outcome), task.cancel.clone());
         runtime::spawn_blocking(move |runtime| match without_panic(|| at_once(&events)) {
             Ok(None) => {
@@ -138,13 +141,8 @@ impl NativeTask {
         Ok(task)
     }
 
-    fn new(questions: Arc<Questions>) -> Self {
-        Self {
-            events: Arc::new(EventQueue::new()),
-            outcome: Settled::new(),
-            questions,
-            cancel: CancellationToken::new(),
-        }
+    fn new(questions: Arc<Questions>, cancel: CancellationToken) -> Self {
+        Self { events: Arc::new(EventQueue::new()), outcome: Settled::new(), questions, cancel }
     }
 }
 

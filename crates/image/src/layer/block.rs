@@ -4,11 +4,15 @@
 
 use std::{
     ops::{Deref, Range},
-    sync::{Arc, Condvar, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use crate::{error::Result, layer::halt::Halt};
+use crate::{
+    error::Result,
+    layer::halt::Halt,
+    sync::{Condvar, Mutex},
+};
 
 /// Bytes in a block: a multiple of the 512 bytes of a tar record, so a record never crosses blocks.
 pub(crate) const BLOCK_SIZE: usize = 1 << 20;
@@ -26,6 +30,16 @@ struct State {
     unmade: usize,
 }
 
+impl State {
+    fn next(&mut self) -> Option<Box<[u8]>> {
+        if let Some(bytes) = self.free.pop() {
+            return Some(bytes);
+        }
+        self.unmade = self.unmade.checked_sub(1)?;
+        Some(vec![0; BLOCK_SIZE].into())
+    }
+}
+
 impl Pool {
     pub(crate) fn new(blocks: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -34,17 +48,19 @@ impl Pool {
         })
     }
 
+    /// A block to fill, if one is free.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Block> {
+        let mut state = self.state.lock().expect("the pool's lock is never held over a panic");
+        state.next().map(|bytes| Block { bytes, length: 0, pool: Arc::clone(self) })
+    }
+
     /// A block to fill; waits for one to come back, or for the job to stop.
     pub(crate) fn take(self: &Arc<Self>, halt: &Halt) -> Result<Block> {
         let mut state = self.state.lock().expect("the pool's lock is never held over a panic");
         loop {
             halt.check()?;
-            if let Some(bytes) = state.free.pop() {
+            if let Some(bytes) = state.next() {
                 return Ok(Block { bytes, length: 0, pool: Arc::clone(self) });
-            }
-            if state.unmade > 0 {
-                state.unmade -= 1;
-                return Ok(Block { bytes: vec![0; BLOCK_SIZE].into(), length: 0, pool: Arc::clone(self) });
             }
             (state, _) = self.returned.wait_timeout(state, POLL).expect("the pool's lock is never held over a panic");
         }

@@ -8,9 +8,8 @@
 //! for it is handed to a writer.
 
 use std::{
-    collections::HashMap,
     ffi::CString,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +17,7 @@ use std::{
 use crate::{
     error::{ErrorKind, ImageError, Result},
     layer::{
-        apply::{Directories, FileMeta, Writers, finish_directories, keep_all},
+        apply::{Directories, FileMeta, Handle, Writers, finish_directories, keep_all},
         block::{Block, Pool, Slice},
         decode::{Decoder, Source},
         halt::Halt,
@@ -26,30 +25,37 @@ use crate::{
         lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
         queue::{Receiver, Sender, bounded},
-        report::Report,
+        report::{Note, Report},
+        spill::SpillHome,
         stages::{Stages, TimedSource, timed},
         tar::{Member, Sink, Walker},
     },
     model::{Algorithm, Digest, Hasher},
 };
 
-/// Blocks in the ring: decoder, hasher and writers each have some in hand.
-const BLOCKS: usize = 12;
-/// Directories kept open for one layer. Processes may commonly open 1,024 files.
-const MOST_OPEN: usize = 192;
+/// Threads that make files, at most.
+const MAX_WRITERS: usize = 64;
+/// No writer yet.
+const NO_MAKER: u8 = u8::MAX;
 
 /// What to extract, and how.
 pub(crate) struct Job<S: Source> {
     /// Compressed bytes, in order.
     pub(crate) source: S,
     /// An empty directory, open.
-    pub(crate) root: Arc<OwnedFd>,
+    pub(crate) root: OwnedFd,
+    /// Where what takes much memory goes.
+    pub(crate) home: SpillHome,
     /// What the uncompressed bytes must hash to; `None` where nobody promised anything.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) limits: Limits,
     /// Threads that make files.
     pub(crate) writers: usize,
     pub(crate) halt: Halt,
+    /// Blocks in the ring: decoder, hasher and writers each have some in hand.
+    pub(crate) blocks: usize,
+    /// Directories that are open at a time, those that jobs wait to use included.
+    pub(crate) directories: usize,
 }
 
 /// A tree that was written and verified.
@@ -81,24 +87,25 @@ pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
 
 fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {
     let began = Instant::now();
-    let Job { source, root, diff_id, limits, writers, halt } = job;
-    let (to_hasher, blocks) = bounded(BLOCKS);
+    let Job { source, root, home, diff_id, limits, writers, halt, blocks, directories } = job;
+    let writers = writers.clamp(1, MAX_WRITERS);
+    let (to_hasher, to_hash) = bounded(blocks);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &blocks));
-    let (sending, threads) = Writers::start(scope, writers, &halt);
+    let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &to_hash));
+    let (sending, threads) = Writers::start(scope, writers, limits, &halt);
     let mut builder = Builder {
-        planner: Planner::new(limits),
+        planner: Planner::new(limits, &home, halt.clone())?,
         limits,
-        directories: Directories::new(Arc::clone(&root), MOST_OPEN),
-        homes: HashMap::new(),
-        elsewhere: HashMap::new(),
+        directories: Directories::new(root, directories),
+        halt: halt.clone(),
+        makers: Vec::new(),
         writers: sending,
         steps: Vec::new(),
         current: None,
         layer_bytes: 0,
     };
     let mut stages = Stages::default();
-    let read = read_all(source, &mut builder, to_hasher, &halt, &mut stages)
+    let read = read_all(source, &mut builder, blocks, to_hasher, &halt, &mut stages)
         .and_then(|uncompressed| Ok((uncompressed, builder.finish_entries()?)));
     // On failure the other stages must not wait for this one.
     if let Err(error) = read {
@@ -108,7 +115,9 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (uncompressed, lower_links) = read?;
     stages.waiting_for_writers = builder.writers.waited();
     stages.planning = stages.planning.saturating_sub(stages.waiting_for_writers);
-    let Builder { mut planner, writers: sending, .. } = builder;
+    let Builder { mut planner, writers: sending, directories: open, makers, .. } = builder;
+    drop(makers);
+    let root = open.close_all();
     // The writers end when nobody can send to them any more.
     drop(sending);
     let ended = timed(&mut stages.ending, || (threads.join(), hasher.join()));
@@ -125,10 +134,11 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let finish = || finish_directories(&mut planner.tree, &root, writers, &halt);
+    let copies = planner.report.has(Note::LinkCopied);
+    let finish = || finish_directories(&planner.tree, &root, writers, directories, copies, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
-    let implicit_directories = planner.implicit_directories();
+    let implicit_directories = planner.implicit_directories()?;
     Ok(Extracted {
         tree: planner.tree,
         inodes_are_known,
@@ -154,17 +164,18 @@ fn hash(mut hasher: Hasher, blocks: &Receiver<Arc<Block>>) -> (Digest, Duration)
 fn read_all<S: Source>(
     source: S,
     builder: &mut Builder,
+    blocks: usize,
     to_hasher: Sender<Arc<Block>>,
     halt: &Halt,
     stages: &mut Stages,
 ) -> Result<u64> {
-    let pool = Pool::new(BLOCKS);
+    let pool = Pool::new(blocks);
     let (source, waited) = TimedSource::new(source);
     let mut decoder = Decoder::new(source)?;
     let mut walker = Walker::new();
     let mut total = 0;
     loop {
-        let mut block = timed(&mut stages.waiting_for_blocks, || pool.take(halt))?;
+        let mut block = builder.writers.block(&pool, &mut stages.waiting_for_blocks)?;
         let filled = timed(&mut stages.decoding, || decoder.fill(block.room()))?;
         block.set_length(filled);
         let full = filled == block.room().len();
@@ -188,22 +199,14 @@ struct Builder {
     planner: Planner,
     limits: Limits,
     directories: Directories,
-    /// Which writer makes the files of a directory.
-    homes: HashMap<EntryId, Home>,
-    /// Which writer made an entry, where that is not the one its directory began with.
-    elsewhere: HashMap<EntryId, usize>,
+    halt: Halt,
+    /// By entry: which writer made a file, or makes the files of a directory now.
+    makers: Vec<u8>,
     writers: Writers,
     steps: Vec<Step>,
     /// The writer that takes the content of the file at hand.
     current: Option<Current>,
     layer_bytes: u64,
-}
-
-/// The writer that a directory's files go to.
-#[derive(Clone, Copy)]
-struct Home {
-    first: usize,
-    now: usize,
 }
 
 struct Current {
@@ -243,7 +246,8 @@ impl Builder {
         match step {
             Step::Remove { parent, name, directory } => {
                 self.writers.drain()?;
-                self.directories.remove(&self.planner.tree, *parent, name, *directory)
+                let Planner { tree, halt, .. } = &self.planner;
+                self.directories.remove(tree, *parent, name, *directory, halt)
             }
             Step::MakeDirectory(entry) => self.directories.make(&self.planner.tree, *entry),
             Step::DescribeDirectory(entry) => {
@@ -251,9 +255,9 @@ impl Builder {
                 if xattrs.is_empty() {
                     return Ok(());
                 }
-                let handle = self.directories.handle(&self.planner.tree, *entry)?;
+                let handle = self.handle(*entry)?;
                 let path = self.planner.tree.path(*entry);
-                keep_all(&handle, &path, xattrs, &mut self.planner.report);
+                keep_all(handle.as_fd(), &path, xattrs, &mut self.planner.report);
                 Ok(())
             }
             Step::MakeFile { entry, content } => {
@@ -271,10 +275,10 @@ impl Builder {
         stored: Option<&Member<'_>>,
         member: Option<&Member<'_>>,
     ) -> Result<()> {
+        let parent = self.planner.tree.parent(entry);
+        let directory = self.handle(parent)?;
         let tree = &self.planner.tree;
-        let parent = tree.parent(entry);
-        let directory = self.directories.handle(tree, parent)?;
-        let inode = tree.inode(entry);
+        let inode = tree.inode(entry)?;
         let meta = FileMeta {
             directory,
             name: c_name(tree.name(entry))?,
@@ -296,48 +300,61 @@ impl Builder {
 
     /// The writer that made the target gives it the other name, so nobody has to wait for anybody.
     fn link(&mut self, entry: EntryId, target: EntryId) -> Result<()> {
-        let tree = &self.planner.tree;
-        let (parent, target_parent) = (tree.parent(entry), tree.parent(target));
-        let from = (self.directories.handle(tree, target_parent)?, c_name(tree.name(target))?);
-        let to = (self.directories.handle(tree, parent)?, c_name(tree.name(entry))?);
-        let thread = match self.elsewhere.get(&target) {
-            Some(&thread) => thread,
-            None => self.home(target_parent).first,
-        };
-        if self.home(parent).first != thread {
-            self.elsewhere.insert(entry, thread);
-        }
+        let (parent, target_parent) = (self.planner.tree.parent(entry), self.planner.tree.parent(target));
+        let from = self.handle(target_parent)?;
+        // No wait between the two: what is open for the way to one directory is enough for a second one.
+        let to = self.directories.handle(&self.planner.tree, parent)?;
+        let name = |entry| c_name(self.planner.tree.name(entry));
+        let (from, to) = ((from, name(target)?), (to, name(entry)?));
+        // Every file has a maker by the time something is linked to it.
+        let thread = self.maker(target).unwrap_or(0);
+        self.set_maker(entry, thread);
         self.writers.link(thread, from, to)
+    }
+
+    /// A handle for a job. Where too many are kept by jobs already, those are handed over and waited for.
+    fn handle(&mut self, directory: EntryId) -> Result<Arc<Handle>> {
+        if self.directories.are_too_many_open() {
+            self.writers.flush_all()?;
+            self.directories.wait(&self.halt)?;
+        }
+        self.directories.handle(&self.planner.tree, directory)
     }
 
     /// The writer for a file: its directory's, which changes when that one can't keep up while another can.
     fn thread_for(&mut self, directory: EntryId, file: EntryId) -> usize {
-        let home = self.home(directory);
-        let thread = self.writers.relieved(home.now);
-        if thread != home.now {
-            self.homes.insert(directory, Home { now: thread, ..home });
-        }
-        if thread != home.first {
-            self.elsewhere.insert(file, thread);
-        }
+        let now = self.maker(directory).unwrap_or_else(|| self.writers.least_loaded());
+        let thread = self.writers.relieved(now);
+        self.set_maker(directory, thread);
+        self.set_maker(file, thread);
         thread
     }
 
-    fn home(&mut self, directory: EntryId) -> Home {
-        let writers = &self.writers;
-        *self.homes.entry(directory).or_insert_with(|| {
-            let thread = writers.least_loaded();
-            Home { first: thread, now: thread }
-        })
+    fn maker(&self, entry: EntryId) -> Option<usize> {
+        self.makers.get(entry.index()).filter(|&&maker| maker != NO_MAKER).map(|&maker| maker.into())
+    }
+
+    fn set_maker(&mut self, entry: EntryId, thread: usize) {
+        if self.makers.len() <= entry.index() {
+            self.makers.resize(entry.index() + 1, NO_MAKER);
+        }
+        self.makers[entry.index()] = thread as u8;
     }
 
     /// After the last entry. Answers with the links whose targets are in lower layers; each has a stand-in by now.
     fn finish_entries(&mut self) -> Result<Vec<LowerLink>> {
         let mut steps = Vec::new();
         let lower = self.planner.finish_links(&mut steps)?;
-        self.planner.absorb_whiteouts(&mut steps)?;
         for step in &mut steps {
+            self.planner.halt.check()?;
             self.apply(step, None)?;
+        }
+        for whiteout in self.planner.whiteouts() {
+            steps.clear();
+            self.planner.absorb_whiteout(whiteout, &mut steps)?;
+            for step in &mut steps {
+                self.apply(step, None)?;
+            }
         }
         self.writers.flush_all()?;
         Ok(lower.into_iter().map(|link| LowerLink { path: link.path, target: link.target }).collect())

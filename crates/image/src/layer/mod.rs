@@ -1,6 +1,7 @@
 //! A layer: decode (bytes → tar) → plan (entry → step, pure) → apply (step → disk), and the index made of the rows.
 
 mod apply;
+mod batch;
 mod block;
 mod decode;
 #[cfg(any(fuzzing, feature = "doors"))]
@@ -11,18 +12,31 @@ mod implicit;
 mod index;
 mod limits;
 mod lower_link;
+mod map;
 mod plan;
 mod probe;
 mod queue;
 mod report;
+mod sidecar;
+mod sort;
+mod spill;
 mod stages;
 mod stat;
+#[cfg_attr(not(test), allow(dead_code, reason = "pull, store and verify are about to read it"))]
+mod table;
 mod tar;
 mod unpack;
 
-pub(crate) use implicit::{read_list, write_list};
+pub(crate) use implicit::write_list;
 pub(crate) use index::{Patch, patch};
-pub(crate) use lower_link::{read_links, write_links};
+pub(crate) use limits::entry_text;
+#[cfg(test)]
+#[allow(unused_imports, reason = "for tests of pull and store")]
+pub(crate) use table::build_table;
+#[allow(unused_imports, reason = "pull and store are about to read it")]
+pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified};
+#[allow(unused_imports, reason = "pull and store are about to read it")]
+pub(crate) use tar::Timestamp;
 
 pub use decode::Source;
 pub use halt::Halt;
@@ -31,6 +45,9 @@ pub use limits::Limits;
 pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
+pub use sidecar::Sidecar;
+pub(crate) use stat::OVERRIDE_STAT;
+
 pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
-pub use unpack::{Unpack, Unpacked, unpack};
+pub use unpack::{BlobFacts, Unpack, Unpacked, unpack};

@@ -1,15 +1,12 @@
 //! A bounded queue between threads. Whoever waits sleeps on a condition variable: on a machine with few cores, spinning
 //! or yielding while waiting takes the processor from the very thread that is waited for.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     error::{ImageError, Result},
     layer::halt::Halt,
+    sync::{Condvar, Mutex, MutexGuard},
 };
 
 /// How often a waiting side looks whether the job was stopped.
@@ -37,13 +34,13 @@ impl<T> Shared<T> {
 }
 
 /// The side that puts in.
-pub(super) struct Sender<T>(Arc<Shared<T>>);
+pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
 /// The side that takes out.
-pub(super) struct Receiver<T>(Arc<Shared<T>>);
+pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
 /// A queue with room for `room` items.
-pub(super) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     let state = State { items: VecDeque::with_capacity(room), sender_is_gone: false, receiver_is_gone: false };
     let (filled, emptied) = (Condvar::new(), Condvar::new());
     let shared = Arc::new(Shared { state: Mutex::new(state), filled, emptied, room });
@@ -52,7 +49,7 @@ pub(super) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
 
 impl<T> Sender<T> {
     /// Puts an item in, waiting for room. Fails with `ERR_ABORTED` when the job stops or the receiver is gone.
-    pub(super) fn send(&self, item: T, halt: &Halt) -> Result<()> {
+    pub(crate) fn send(&self, item: T, halt: &Halt) -> Result<()> {
         let mut state = self.0.lock();
         loop {
             if state.receiver_is_gone {
@@ -73,7 +70,7 @@ impl<T> Sender<T> {
 
 impl<T> Sender<T> {
     /// How many items wait to be taken.
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.0.lock().items.len()
     }
 }
@@ -87,7 +84,7 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Receiver<T> {
     /// Takes the next item out, waiting for one; `None` when the sender is gone and nothing is left.
-    pub(super) fn receive(&self) -> Option<T> {
+    pub(crate) fn receive(&self) -> Option<T> {
         let mut state = self.0.lock();
         loop {
             if let Some(item) = state.items.pop_front() {
@@ -103,7 +100,7 @@ impl<T> Receiver<T> {
     }
 
     /// Waits for an item, or for the sender to go, but no longer than the job lasts.
-    pub(super) fn receive_or_halt(&self, halt: &Halt) -> Result<Option<T>> {
+    pub(crate) fn receive_or_halt(&self, halt: &Halt) -> Result<Option<T>> {
         let mut state = self.0.lock();
         loop {
             if let Some(item) = state.items.pop_front() {

@@ -56,10 +56,14 @@ impl OverrideStat {
 /// Reads the attribute of a file or directory, not following a link. `None` if it has none or not a valid one.
 pub fn read_stat(path: &std::path::Path) -> crate::error::Result<Option<OverrideStat>> {
     use rustix::io::Errno;
+    #[cfg(target_vendor = "apple")]
+    const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+    #[cfg(not(target_vendor = "apple"))]
+    const NO_ATTRIBUTE: Errno = Errno::NODATA;
     let mut bytes = [0; 24];
     match rustix::fs::lgetxattr(path, OVERRIDE_STAT, &mut bytes[..]) {
         Ok(length) => Ok(OverrideStat::from_bytes(&bytes[..length])),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(NO_ATTRIBUTE | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
         Err(errno) => Err(crate::error::ImageError::io("read the attribute of", path, errno)),
     }
 }

@@ -1,7 +1,8 @@
 //! The way of a blob's bytes from whoever stores them to whoever extracts them.
 //!
-//! Bytes are handed over in memory while the extractor keeps up. When it does not, they are left in the file they were
-//! written to and read back from there, so a slow disk never holds up a download and memory stays bounded.
+//! Bytes are handed over in memory while the extractor keeps up. When it does not, or has not begun, they are left in the
+//! file they were written to and read back from there, so a slow disk never holds up a download and memory stays bounded: by
+//! what the extraction's permit has for them, and by nothing before it has one.
 
 use std::{
     collections::VecDeque,
@@ -19,8 +20,6 @@ use crate::{
     layer::{Halt, Source},
 };
 
-/// Bytes that may wait in memory.
-const MEMORY: usize = 8 << 20;
 const READ_BACK: u64 = 256 << 10;
 const POLL: Duration = Duration::from_millis(20);
 
@@ -33,6 +32,8 @@ enum Piece {
 struct State {
     pieces: VecDeque<Piece>,
     in_memory: usize,
+    /// Bytes that may wait in memory: none until somebody reads.
+    capacity: usize,
     /// All bytes have come and their digest is right.
     complete: bool,
 }
@@ -49,7 +50,7 @@ impl Feed {
     /// Hands bytes over that stand in the file at `offset`.
     pub(super) fn push(&self, offset: u64, bytes: Bytes) {
         let mut state = self.lock();
-        if state.in_memory + bytes.len() <= MEMORY {
+        if state.in_memory + bytes.len() <= state.capacity {
             state.in_memory += bytes.len();
             state.pieces.push_back(Piece::Memory(bytes));
         } else {
@@ -60,6 +61,11 @@ impl Feed {
             }
         }
         self.0.1.notify_one();
+    }
+
+    /// Lets so many bytes wait in memory, from now on: an extraction has begun.
+    pub(super) fn set_capacity(&self, bytes: usize) {
+        self.lock().capacity = bytes;
     }
 
     /// Says that all bytes have come and hash to their digest. Until then the reader does not see an end.
@@ -145,12 +151,25 @@ mod tests {
 
     use super::*;
 
+    const MEMORY: usize = 8 << 20;
+
+    #[test]
+    fn nothing_waits_in_memory_until_an_extraction_begins() {
+        let feed = Feed::new();
+        feed.push(0, Bytes::from_static(b"before"));
+        assert_eq!(feed.lock().in_memory, 0);
+        feed.set_capacity(10);
+        feed.push(6, Bytes::from_static(b"after"));
+        assert_eq!(feed.lock().in_memory, 5);
+    }
+
     #[test]
     fn what_does_not_fit_in_memory_is_read_back_in_order() {
         let mut file = tempfile::tempfile().unwrap();
         let whole: Vec<u8> = (0..MEMORY + 3_000_000).map(|at| (at * 7 % 251) as u8).collect();
         file.write_all(&whole).unwrap();
         let (feed, halt) = (Feed::new(), Halt::default());
+        feed.set_capacity(MEMORY);
         for (at, chunk) in whole.chunks(1 << 20).enumerate() {
             feed.push((at as u64) << 20, Bytes::copy_from_slice(chunk));
         }

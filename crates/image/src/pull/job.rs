@@ -3,39 +3,36 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::spawn_blocking,
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{Halt, Report, Unpack, Unpacked, unpack},
+    fs::{Lock, free_space, remove_file_if_there, rename},
+    layer::{BlobFacts, Halt, Report, Table, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
-    progress::{Event, Observer},
+    progress::Observer,
     pull::{
-        acquire,
         feed::{Feed, Reader},
+        lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
+        told::Told,
+        waiting::stoppable,
     },
     registry::{Client, Sources},
-    store::{GlobalCache, LayerFile, publish_tree, throw_away},
+    store::{GlobalCache, Inherited, LayerFile, Scratch, TreeName, Wants, publish_table, throw_away},
 };
 
 /// Chunks on their way to the thread that stores them.
 const CHUNKS: usize = 16;
-/// Byte counts are told at most this often for each layer.
-const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all layers of a pull share.
 pub(super) struct Shared {
@@ -46,8 +43,9 @@ pub(super) struct Shared {
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
-    pub(super) downloads: Arc<Semaphore>,
-    pub(super) extractions: Semaphore,
+    pub(super) share: Share,
+    /// Name of the pull's lease, which keeps the trees it makes.
+    pub(super) lease: String,
 }
 
 /// A layer to bring in, and where in the image it stands: more than one place if it is listed more than once.
@@ -55,6 +53,8 @@ pub(super) struct LayerJob {
     pub(super) blob: Descriptor,
     pub(super) diff_id: Digest,
     pub(super) indices: Vec<usize>,
+    /// Extract, whatever trees are there.
+    pub(super) must_extract: bool,
 }
 
 /// A layer that is there.
@@ -62,34 +62,46 @@ pub(super) struct Done {
     pub(super) digest: Digest,
     pub(super) downloaded: bool,
     pub(super) report: Option<Report>,
+    /// The tree, where it inherits nothing.
+    pub(super) tree: Option<TreeName>,
+    /// A tree that waits for what it inherits.
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// A tree that was extracted and verified, and has no final name yet.
+pub(super) struct Waiting {
+    pub(super) scratch: Scratch,
+    /// The layer had no table before: nobody has compared what is there with its blob.
+    pub(super) is_new: bool,
+    pub(super) with_index: bool,
+    pub(super) told: Told,
 }
 
 impl LayerJob {
     pub(super) fn new(blob: &Descriptor, diff_id: &Digest) -> Self {
-        Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new() }
+        Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new(), must_extract: false }
     }
 
-    pub(super) async fn run(self, shared: Arc<Shared>) -> Result<Done> {
+    /// `permit` says that the layer is at work.
+    pub(super) async fn run(self, shared: Arc<Shared>, permit: LayerPermit) -> Result<Done> {
         let digest = self.blob.digest.clone();
-        self.bring(&shared).await.map_err(|error| error.for_layer(&digest))
+        self.bring(&shared, permit).await.map_err(|error| error.for_layer(&digest))
     }
 
-    async fn bring(&self, shared: &Arc<Shared>) -> Result<Done> {
-        if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+    async fn bring(&self, shared: &Arc<Shared>, permit: LayerPermit) -> Result<Done> {
+        if let Some(done) = self.there_already(shared).await? {
+            return Ok(done);
         }
-        let _locks = tokio::select! {
-            locks = self.lock(shared) => locks?,
-            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
-        };
-        if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already(shared));
+        let _locks = self.lock(shared, permit).await?;
+        if let Some(done) = self.there_already(shared).await? {
+            return Ok(done);
         }
+        let told = Told::new(&shared.observer, &self.blob, &self.diff_id, &self.indices);
         let mut sources = Sources::All;
         let mut fresh = shared.options.force;
         let mut may_retry = true;
         loop {
-            let (work, receiver, reader) = Work::start(self, shared, fresh, sources).await?;
+            let (work, receiver, reader) = Work::start(self, shared, &told, fresh, sources).await?;
             let other_bytes = work.held != Held::Nothing || shared.client.has_mirrors(&shared.reference);
             let finished = work.finish(receiver, reader).await;
             let other_bytes = other_bytes || work.parted.load(Ordering::Relaxed);
@@ -105,26 +117,41 @@ impl LayerJob {
         }
     }
 
-    /// True if the layer needs no work: its tree is there and undamaged, and its index if one is wanted.
-    async fn is_ready(&self, shared: &Arc<Shared>) -> Result<bool> {
-        let (cache, digest, index) = (shared.cache.clone(), self.blob.digest.clone(), shared.options.index);
-        blocking(move || Ok(cache.is_sound(&digest, index))).await
-    }
-
-    fn there_already(&self, shared: &Shared) -> Done {
-        for &layer_index in &self.indices {
-            shared.observer.notify(Event::LayerIndexComplete { layer_index });
+    /// The layer, if it needs no work here: it was verified, and an undamaged tree of it is there, with its index if one
+    /// is wanted. Fails where manifest or config claim what the verified blob is not.
+    async fn there_already(&self, shared: &Arc<Shared>) -> Result<Option<Done>> {
+        let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
+        let diff_id = self.diff_id.clone();
+        let status = stoppable(&shared.cancel, move |halt| {
+            let status = cache.layer_status(&blob.digest, index, halt)?;
+            status.check_claims(blob.size, &diff_id)?;
+            Ok(status)
+        })
+        .await?;
+        if shared.options.force || self.must_extract || !status.is_ready() {
+            return Ok(None);
         }
-        Done { digest: self.blob.digest.clone(), downloaded: false, report: None }
+        let inherits = status.table.as_ref().is_some_and(inherits_something);
+        let tree = status.tree.filter(|_| !inherits);
+        Ok(Some(Done { digest: self.blob.digest.clone(), downloaded: false, report: None, tree, waiting: None }))
     }
 
-    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back.
-    async fn lock(&self, shared: &Shared) -> Result<(Lock, Lock)> {
+    /// The download's lock, then the extraction's: the original takes the second only after it gave the first back. While
+    /// the first is waited for this layer is not at work.
+    async fn lock(&self, shared: &Shared, permit: LayerPermit) -> Result<(Lock, Lock, LayerPermit)> {
         let path = |file| shared.cache.layer(&self.blob.digest, file);
-        let download = acquire(&path(LayerFile::DownloadLock), &shared.settings, &*shared.observer).await?;
-        let extract = acquire(&path(LayerFile::Lock), &shared.settings, &*shared.observer).await?;
-        Ok((download, extract))
+        let wait = lock_wait(&shared.settings, &shared.observer, &shared.cancel);
+        let again = || shared.share.layer();
+        let download = path(LayerFile::DownloadLock);
+        let (download, permit) = Lock::acquire_with(&download, &wait, Some(permit), again).await?;
+        let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
+        Ok((download, extract, permit))
     }
+}
+
+/// True if an image's lower layers decide on something in the layer's tree.
+fn inherits_something(table: &Table) -> bool {
+    table.has_implied_directories() || table.has_cross_layer_links()
 }
 
 /// True if the blob's bytes did not hash to its digest.
@@ -136,11 +163,16 @@ fn is_wrong_blob(error: &ImageError) -> bool {
 struct Work<'a> {
     job: &'a LayerJob,
     shared: &'a Arc<Shared>,
+    told: &'a Told,
+    /// Where the tree is made; `None` once it was handed on.
+    scratch: Mutex<Option<Scratch>>,
     sources: Sources,
     held: Held,
     /// The blob was asked for in parts.
     parted: AtomicBool,
     feed: Feed,
+    /// The download has what it needs, or has failed: an extraction may begin.
+    began: CancellationToken,
     /// Stops the thread that stores, and the download.
     storing: Halt,
     download: CancellationToken,
@@ -154,31 +186,45 @@ impl<'a> Work<'a> {
     async fn start(
         job: &'a LayerJob,
         shared: &'a Arc<Shared>,
+        told: &'a Told,
         fresh: bool,
         sources: Sources,
     ) -> Result<(Self, Receiver, Reader)> {
         let path = |file| shared.cache.layer(&job.blob.digest, file);
         let (blob_path, part_path, extracting) =
             (path(LayerFile::Blob), path(LayerFile::Part), path(LayerFile::Extracting));
-        let blob = job.blob.clone();
-        let (held, receiver, file) = blocking(move || {
+        let (cache, lease) = (shared.cache.clone(), shared.lease.clone());
+        let (blob, trust) = (job.blob.clone(), shared.cache.trust()?);
+        let (scratch, held, receiver, file) = blocking(move || {
+            // The original's leftover, whose lock is ours.
             throw_away(&extracting)?;
-            make_directory(&extracting)?;
-            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size) };
+            let scratch = Scratch::new(&cache, &blob.digest, &lease)?;
+            let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size, &trust) };
             let receiver = Receiver::open(held, &blob_path, &part_path, &blob)?;
             let file = receiver.file.try_clone().map_err(|error| ImageError::io("open", &receiver.path, error))?;
-            Ok((held, receiver, file))
+            Ok((scratch, held, receiver, file))
         })
         .await?;
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
-        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, extract_meter(job, shared));
+        let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, told.extract_meter());
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
-        let parted = AtomicBool::new(false);
-        Ok((
-            Self { job, shared, sources, held, parted, feed, storing, download, extracting, threads },
-            receiver,
-            reader,
-        ))
+        let (parted, began) = (AtomicBool::new(false), CancellationToken::new());
+        let work = Self {
+            job,
+            shared,
+            told,
+            scratch: Mutex::new(Some(scratch)),
+            sources,
+            held,
+            parted,
+            feed,
+            began,
+            storing,
+            download,
+            extracting,
+            threads,
+        };
+        Ok((work, receiver, reader))
     }
 
     /// Runs to the end, or to the first failure; either way all threads have ended and no unfinished tree is left.
@@ -219,16 +265,15 @@ impl<'a> Work<'a> {
             fetched = self.fetch_all(receiver) => fetched,
             () = self.download.cancelled() => Err(ImageError::aborted()),
         };
-        fetched.inspect_err(|_| self.extracting.abort())
+        fetched.inspect_err(|_| {
+            self.extracting.abort();
+            self.began.cancel();
+        })
     }
 
     /// Brings the blob's missing bytes to the thread that stores them and gives the blob its final name. Says whether
     /// anything was downloaded.
     async fn fetch_all(&self, receiver: Receiver) -> Result<bool> {
-        let (incoming, chunks) = mpsc::channel(CHUNKS);
-        let meter = download_meter(self.job, self.shared, self.held);
-        let (feed, halt) = (self.feed.clone(), self.storing.clone());
-        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, meter));
         let blob = &self.job.blob;
         let offset = match self.held {
             Held::Blob => blob.size,
@@ -236,15 +281,24 @@ impl<'a> Work<'a> {
             Held::Nothing => 0,
         };
         let downloaded = offset < blob.size;
+        let permit = if downloaded { Some(self.shared.share.download().await) } else { None };
+        self.began.cancel();
+        let (incoming, chunks) = mpsc::channel(CHUNKS);
+        let mut meter = self.told.download_meter();
+        let count = move |bytes| {
+            if downloaded {
+                meter(bytes)
+            }
+        };
+        let (feed, halt) = (self.feed.clone(), self.storing.clone());
+        let storing = self.threads.spawn_blocking(move || receiver.run(chunks, &feed, &halt, count));
         if downloaded {
-            let downloads = Arc::clone(&self.shared.downloads);
-            let permit = Arc::clone(&downloads).acquire_owned().await.map_err(|_| ImageError::aborted())?;
             let (client, reference) = (&self.shared.client, &self.shared.reference);
             let observer = Arc::clone(&self.shared.observer);
             let mut stream = client.open_blob(reference, blob, offset, self.sources, observer);
             // The second try takes no more chances: one server, one connection.
             if self.sources == Sources::All {
-                stream = stream.with_further_connections(downloads);
+                stream = stream.with_further_connections(self.shared.share.further_connections());
             }
             while let Some(bytes) = stream.next().await? {
                 self.parted.store(stream.was_parted(), Ordering::Relaxed);
@@ -253,11 +307,13 @@ impl<'a> Work<'a> {
                     break;
                 }
             }
-            drop(stream);
-            drop(permit);
         }
+        drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        if downloaded {
+            self.told.downloaded();
+        }
         if self.held != Held::Blob {
             let (part, place) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
             blocking(move || rename(&part, &place)).await?;
@@ -265,21 +321,28 @@ impl<'a> Work<'a> {
         Ok(downloaded)
     }
 
-    /// Extracts as bytes arrive, as soon as there is a place for it. Ends only after the blob's digest was right.
+    /// Extracts as bytes arrive, as soon as the download has begun and there is a place for it. Ends only after the blob's digest was right.
     async fn extract(&self, reader: Reader) -> Result<Unpacked> {
-        let _permit = self.shared.extractions.acquire().await.map_err(|_| ImageError::aborted())?;
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractStarted { layer_index, diff_id });
-        }
+        self.began.cancelled().await;
+        self.extracting.check()?;
+        let place = self.shared.share.extraction().await;
+        self.feed.set_capacity(place.feed_bytes());
+        self.told.extract_started();
         let how = Unpack {
             diff_id: Some(self.job.diff_id.clone()),
+            blob: Some(BlobFacts {
+                digest: self.job.blob.digest.clone(),
+                size: self.job.blob.size,
+                media_type: self.job.blob.media_type.clone(),
+            }),
             limits: self.shared.settings.limits,
             writers: self.shared.settings.writers,
             index: self.shared.options.index,
             halt: self.extracting.clone(),
+            blocks: place.blocks(),
+            directories: place.directories(),
         };
-        let directory = self.path(LayerFile::Extracting);
+        let directory = self.shared.cache.scratch(&self.job.blob.digest, &self.shared.lease);
         let extracting = self.threads.spawn_blocking(move || unpack(reader, &directory, how));
         let unpacked = extracting.await.map_err(|panic| ImageError::internal(panic_text(panic)))?;
         unpacked.inspect_err(|error| {
@@ -291,28 +354,45 @@ impl<'a> Work<'a> {
         })
     }
 
-    async fn publish(&self, unpacked: Unpacked, downloaded: bool) -> Result<Done> {
-        for &layer_index in &self.job.indices {
-            let diff_id: Arc<str> = self.job.diff_id.to_string().into();
-            self.shared.observer.notify(Event::LayerExtractComplete { layer_index, diff_id });
-            self.shared.observer.notify(Event::LayerIndexStarted { layer_index });
-        }
+    async fn publish(&self, mut unpacked: Unpacked, downloaded: bool) -> Result<Done> {
+        let with_index = unpacked.index.is_some();
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
-        let keep_blob = self.shared.options.keep_blobs;
-        let report = blocking(move || {
+        let (keep_blob, index, force) =
+            (self.shared.options.keep_blobs, self.shared.options.index, self.shared.options.force);
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut scratch = scratch.ok_or_else(|| ImageError::internal("a tree was handed on twice"))?;
+        let (report, tree, waiting) = stoppable(&self.shared.cancel, move |halt| {
             tracing::debug!(layer = %digest, stages = ?unpacked.stages, "extracted");
-            publish_tree(&cache, &digest, &unpacked)?;
+            scratch.index = unpacked.index.take();
+            let before = cache.table(&digest);
+            let made = unpacked.table.as_ref().ok_or_else(|| ImageError::internal("a layer without its table"))?;
+            let bytes = made.to_vec().map_err(|error| ImageError::io("read back", scratch.path(), error))?;
+            let table = Table::from_bytes(bytes)?;
+            // The same blob has the same table; one of another version is as good as none.
+            let is_new = before.is_none();
+            if inherits_something(&table) {
+                publish_table(&cache, &digest, made)?;
+                return Ok((unpacked.report, None, Some((scratch, is_new))));
+            }
+            let mut scratch = Some(scratch);
+            let nothing = Inherited::default();
+            let wants = Wants { index, comparison: is_new || force };
+            let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
+            publish_table(&cache, &digest, made)?;
+            let tree = cache.place(&table, &nothing, &mut scratch, wants, no_holder, halt)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;
             }
-            Ok(unpacked.report)
+            Ok((unpacked.report, tree, None))
         })
         .await?;
-        for &layer_index in &self.job.indices {
-            self.shared.observer.notify(Event::LayerIndexComplete { layer_index });
+        if waiting.is_none() {
+            self.told.published(with_index);
         }
         let report = Some(report).filter(|report| !report.is_empty());
-        Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report })
+        let told = self.told.clone();
+        let waiting = waiting.map(|(scratch, is_new)| Waiting { scratch, is_new, with_index, told });
+        Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report, tree, waiting })
     }
 
     /// Ends all threads and removes the unfinished tree, and a blob whose bytes are wrong.
@@ -321,10 +401,10 @@ impl<'a> Work<'a> {
         self.extracting.abort();
         self.threads.close();
         self.threads.wait().await;
-        let (extracting, part, blob) =
-            (self.path(LayerFile::Extracting), self.path(LayerFile::Part), self.path(LayerFile::Blob));
+        let (part, blob) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
         let cleaned = blocking(move || {
-            throw_away(&extracting)?;
+            drop(scratch);
             if wrong_blob {
                 remove_file_if_there(&part)?;
                 remove_file_if_there(&blob)?;
@@ -338,42 +418,6 @@ impl<'a> Work<'a> {
 
     fn path(&self, file: LayerFile) -> PathBuf {
         self.shared.cache.layer(&self.job.blob.digest, file)
-    }
-}
-
-/// Tells how much has come, not too often, and the end always.
-fn download_meter(job: &LayerJob, shared: &Arc<Shared>, held: Held) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices) = (Arc::clone(&shared.observer), job.indices.clone());
-    let (digest, size): (Arc<str>, u64) = (job.blob.digest.to_string().into(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |downloaded_bytes| {
-        let complete = downloaded_bytes == size;
-        if held == Held::Blob || (!complete && last.is_some_and(|last| last.elapsed() < EVENT_PAUSE)) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            let digest = Arc::clone(&digest);
-            observer.notify(if complete {
-                Event::LayerDownloadComplete { layer_index, digest, downloaded_bytes }
-            } else {
-                Event::LayerDownloadProgress { layer_index, digest, downloaded_bytes, total_bytes: Some(size) }
-            });
-        }
-    }
-}
-
-fn extract_meter(job: &LayerJob, shared: &Arc<Shared>) -> impl FnMut(u64) + Send + 'static {
-    let (observer, indices, total_bytes) = (Arc::clone(&shared.observer), job.indices.clone(), job.blob.size);
-    let mut last: Option<Instant> = None;
-    move |bytes_read| {
-        if last.is_some_and(|last| last.elapsed() < EVENT_PAUSE) {
-            return;
-        }
-        last = Some(Instant::now());
-        for &layer_index in &indices {
-            observer.notify(Event::LayerExtractProgress { layer_index, bytes_read, total_bytes });
-        }
     }
 }
 

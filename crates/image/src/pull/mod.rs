@@ -1,34 +1,35 @@
-//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, make the layers
-//! fit each other, remember.
+//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, give
+//! each what it inherits, remember.
 //!
 //! This is where `registry`, `store` and `layer` meet; none of them knows the others.
 
 mod feed;
-mod fixup;
+mod inherit;
 mod job;
-mod lower;
 mod need;
 mod options;
 mod plan;
 mod preflight;
 mod receive;
 mod settled;
-mod stand_in;
+mod told;
 mod verify;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{Budget, Share},
     error::{ErrorKind, ImageError, Result},
-    fs::Lock,
+    fs::{Lock, LockWait},
     layer::Report,
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
     registry::{Client, ClientOptions, ResolvedImage},
-    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup, TreeFile, TreeName},
 };
 
 pub use verify::verify;
@@ -37,6 +38,7 @@ pub use options::{PullOptions, PullPolicy, PullResult, Settings};
 pub use plan::{LayerState, PlannedLayer, PullPlan};
 
 use job::{LayerJob, Shared};
+use waiting::Layers;
 
 /// Pulls images into one cache, for one platform.
 #[derive(Clone)]
@@ -45,12 +47,14 @@ pub struct Registry {
     platform: Platform,
     client: Client,
     settings: Settings,
+    budget: Budget,
 }
 
 impl Registry {
     /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
     pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
-        Ok(Self { cache, platform, client: Client::new(client)?, settings })
+        let budget = Budget::new(settings.concurrency, settings.extractions);
+        Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
 
     /// The cache.
@@ -66,12 +70,20 @@ impl Registry {
     /// Answers from the cache alone: no network, no lock; the time of last use is the only thing
     /// written, at most once an hour. `None` if the image is not there whole.
     pub fn pull_cached(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Option<PullResult>> {
-        let platform = platform.unwrap_or(&self.platform);
-        let hit = self.cache.lookup(reference, platform)?;
-        if hit.is_some() {
-            self.cache.record_use(reference, platform);
-        }
-        Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
+        let options = PullOptions { platform: platform.cloned(), ..PullOptions::default() };
+        self.pull_cached_with(reference, &options)
+    }
+
+    /// [`pull_cached`](Self::pull_cached) for a pull with these options, of which `platform` and `allow_platform_mismatch`
+    /// count: an image of another platform is answered only where that is allowed.
+    pub fn pull_cached_with(&self, reference: &Reference, options: &PullOptions) -> Result<Option<PullResult>> {
+        let platform = options.platform.as_ref().unwrap_or(&self.platform);
+        let Lookup::Hit(metadata) = self.cache.cache_status(reference, platform, options.allow_platform_mismatch)?
+        else {
+            return Ok(None);
+        };
+        self.cache.record_use(reference, platform);
+        Ok(Some(PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
     }
 
     /// What [`pull`](Self::pull) would answer from the cache, on this thread, with its events. `None` where that takes
@@ -85,7 +97,7 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always || options.durable {
             return Ok(None);
         }
-        let hit = self.pull_cached(reference, options.platform.as_ref());
+        let hit = self.pull_cached_with(reference, options);
         let hit = hit.map_err(|error| error.for_reference(reference.as_str()))?;
         Ok(hit.inspect(|hit| tell_hit(hit, observer)))
     }
@@ -139,8 +151,9 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
-        let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
-        let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
+        let _permit = self.budget.share().read().await;
+        let (registry, reference, options) = (self.clone(), reference.clone(), options.clone());
+        let found = tokio::task::spawn_blocking(move || registry.pull_cached_with(&reference, &options)).await;
         found.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
@@ -156,10 +169,12 @@ impl Registry {
         }
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
+        let (share, wait) = (self.budget.share(), lock_wait(&self.settings, observer, cancel));
         let prepared = async {
+            let permit = share.pull().await;
             self.prepare().await?;
             let path = self.cache.image_lock_path(reference, &platform);
-            let lock = acquire(&path, &self.settings, &**observer).await?;
+            let lock = Lock::acquire_with(&path, &wait, Some(permit), || share.pull()).await?;
             // Whoever held the lock may have pulled just this.
             if let Some(hit) = self.answer_from_cache(reference, options).await? {
                 return Ok((lock, Err(hit)));
@@ -188,14 +203,18 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved).await?;
+        let lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel).await?;
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
-        drop(lock);
+        drop((lock, lease));
         self.sync(reference, options, cancel).await?;
+        // The image is there, and the next pull is a hit; who cancelled is told so all the same.
+        if cancel.is_cancelled() {
+            return Err(ImageError::aborted());
+        }
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
     }
@@ -205,21 +224,26 @@ impl Registry {
         let cache = self.cache.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             cache.prepare()?;
-            if let Err(error) = cache.sweep() {
-                tracing::warn!(%error, "what a crash left could not be swept");
-            }
+            cache.sweep_later();
             crate::layer::probe_host(cache.layers_dir())
         });
         prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?
     }
 
     /// Keeps the image's layers, also those that are there already, from being pruned until its metadata name them.
-    async fn lease(&self, reference: &Reference, platform: &Platform, resolved: &ResolvedImage) -> Result<Lease> {
+    async fn lease(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        resolved: &ResolvedImage,
+        wait: &LockWait,
+    ) -> Result<Lease> {
+        let wait = wait.clone();
         let (cache, lock_path) = (self.cache.clone(), self.cache.image_lock_path(reference, platform));
         let layers: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
         let leased = tokio::task::spawn_blocking(move || {
             let key = lock_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            cache.lease_pull(&key, &layers)
+            cache.lease_pull(&key, &layers, &wait)
         });
         leased.await.map_err(|_| ImageError::internal("leasing the layers panicked"))?
     }
@@ -232,6 +256,8 @@ impl Registry {
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
+        share: Share,
+        lease: String,
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
@@ -241,8 +267,8 @@ impl Registry {
             options: options.clone(),
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
-            downloads: Arc::new(Semaphore::new(self.settings.concurrency.max(1))),
-            extractions: Semaphore::new(self.settings.extractions.max(1)),
+            share,
+            lease,
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
         for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
@@ -255,18 +281,29 @@ impl Registry {
         }
         let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
         jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
-        let mut running = JoinSet::new();
-        for job in jobs {
-            running.spawn(job.run(Arc::clone(&shared)));
-        }
-        let mut outcome = Outcome::default();
+        let (mut running, mut jobs) = (JoinSet::new(), jobs.into_iter().peekable());
+        let mut layers = Layers::default();
         let mut failure: Option<ImageError> = None;
-        while let Some(done) = running.join_next().await {
-            let done = done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic))));
-            match done {
+        let mut place = Box::pin(shared.share.layer());
+        loop {
+            // A layer is not begun before it has a place: what waits is a line in a list.
+            let done = tokio::select! {
+                biased;
+                Some(done) = running.join_next() => done,
+                () = shared.cancel.cancelled(), if jobs.peek().is_some() => {
+                    jobs.by_ref().for_each(drop);
+                    continue;
+                }
+                permit = &mut place, if jobs.peek().is_some() => {
+                    place.set(shared.share.layer());
+                    running.extend(jobs.next().map(|job| job.run(Arc::clone(&shared), permit)));
+                    continue;
+                }
+                else => break,
+            };
+            match done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic)))) {
                 Ok(done) => {
-                    outcome.downloaded |= done.downloaded;
-                    outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
+                    layers.add(done);
                 }
                 Err(error) => {
                     shared.cancel.cancel();
@@ -282,11 +319,14 @@ impl Registry {
         }
         match failure {
             Some(error) => Err(error),
-            None => Ok(outcome),
+            None => {
+                let trees = layers.publish(&shared, resolved).await?;
+                Ok(Outcome { downloaded: layers.downloaded, report: layers.reports(), trees })
+            }
         }
     }
 
-    /// Makes the layers fit each other and writes the metadata.
+    /// Writes the metadata.
     async fn remember(
         &self,
         reference: &Reference,
@@ -294,13 +334,15 @@ impl Registry {
         resolved: &ResolvedImage,
         outcome: Outcome,
     ) -> Result<PullResult> {
-        let metadata = metadata_of(reference, resolved, outcome.report);
+        let metadata = metadata_of(reference, resolved, outcome.report, &outcome.trees);
         let cache = self.cache.clone();
         let (reference, platform) = (reference.clone(), platform.clone());
-        let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, &self.settings, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
+            let mut metadata = metadata;
+            for layer in &mut metadata.layers {
+                layer.no_index = cache.tree(&layer.tree(), TreeFile::Index).symlink_metadata().is_err();
+            }
             cache.write_image_metadata(&reference, &platform, &metadata)?;
             cache.sync_later(cache.image_metadata_path(&reference, &platform));
             Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
@@ -310,23 +352,27 @@ impl Registry {
 }
 
 /// What came of the layers.
-#[derive(Default)]
 struct Outcome {
     downloaded: bool,
     report: BTreeMap<String, Report>,
+    /// The image's tree at each position.
+    trees: Vec<TreeName>,
 }
 
 fn metadata_of(
     reference: &Reference,
     resolved: &ResolvedImage,
     report: BTreeMap<String, Report>,
+    trees: &[TreeName],
 ) -> CachedImageMetadata {
-    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids);
-    let layers = layers.map(|(blob, diff_id)| CachedLayerMetadata {
+    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids).zip(trees);
+    let layers = layers.map(|((blob, diff_id), tree)| CachedLayerMetadata {
         digest: blob.digest.clone(),
         media_type: Some(blob.media_type.clone()),
         size_bytes: Some(blob.size),
         diff_id: diff_id.to_string(),
+        inherited: tree.inherited.clone(),
+        no_index: false,
     });
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -361,11 +407,9 @@ fn tell_hit(hit: &PullResult, observer: &dyn Observer) {
     observer.notify(Event::Complete { reference, layer_count: hit.layers.len() });
 }
 
-/// Takes a lock as the settings say, and tells when it has to wait.
-async fn acquire(path: &std::path::Path, settings: &Settings, observer: &dyn Observer) -> Result<Lock> {
-    let text: Arc<str> = path.display().to_string().into();
-    let waiting = |holder| observer.notify(Event::LockWaiting { path: text, holder });
-    Lock::acquire(path, settings.lock_timeout, waiting).await
+/// How a pull waits for each of its locks.
+fn lock_wait(settings: &Settings, observer: &Arc<dyn Observer>, cancel: &CancellationToken) -> LockWait {
+    LockWait { timeout: settings.lock_timeout, cancel: cancel.clone(), observer: Arc::clone(observer) }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use crate::{
     layer::{Limits, Report},
     model::{Digest, ImageConfig, Platform, Reference},
-    store::{CachedImageMetadata, GlobalCache, LayerFile},
+    store::{CachedImageMetadata, GlobalCache, TreeFile},
 };
 
 /// When the registry is asked.
@@ -64,9 +64,9 @@ impl Default for PullOptions {
 pub struct Settings {
     /// Bounds of a layer.
     pub limits: Limits,
-    /// Downloads at a time.
+    /// Downloads at a time, of all pulls together.
     pub concurrency: usize,
-    /// Layers extracted at a time.
+    /// Layers extracted at a time, of all pulls together.
     pub extractions: usize,
     /// Threads that write files, for each layer.
     pub writers: usize,
@@ -104,6 +104,8 @@ pub struct PullResult {
     pub config: ImageConfig,
     /// Extracted directories, bottom layer first.
     pub layers: Vec<PathBuf>,
+    /// The sidecar index of each of `layers`; `None` where none was asked for, or none could be made.
+    pub indexes: Vec<Option<PathBuf>>,
     /// Digests of the blobs, bottom layer first.
     pub layer_digests: Vec<Digest>,
     /// Digests of the uncompressed layers; empty texts where the original did not write them.
@@ -130,7 +132,11 @@ impl PullResult {
             index_digest: metadata.index_digest,
             config_digest: metadata.config_digest,
             config: metadata.config,
-            layers: layers.iter().map(|layer| cache.layer(&layer.digest, LayerFile::Tree)).collect(),
+            layers: layers.iter().map(|layer| cache.tree(&layer.tree(), TreeFile::Tree)).collect(),
+            indexes: layers
+                .iter()
+                .map(|layer| (!layer.no_index).then(|| cache.tree(&layer.tree(), TreeFile::Index)))
+                .collect(),
             layer_digests: layers.iter().map(|layer| layer.digest.clone()).collect(),
             diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
             report: metadata.report,

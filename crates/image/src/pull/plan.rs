@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::free_space,
+    layer::Halt,
     model::{Digest, Platform, Reference},
     progress::Observer,
     pull::{
@@ -16,7 +17,7 @@ use crate::{
         receive::{Held, held},
     },
     registry::ResolvedImage,
-    store::{CachedImageMetadata, GlobalCache, LayerFile, Lookup},
+    store::{CachedImageMetadata, GlobalCache, LayerFile, Lookup, TreeName},
 };
 
 /// What a pull would do.
@@ -125,15 +126,18 @@ impl Registry {
             return Ok(None);
         }
         let (cache, reference, platform) = (self.cache().clone(), reference.clone(), platform.clone());
+        let any_platform = options.allow_platform_mismatch;
         off_thread(move || {
-            let layers = |metadata: &CachedImageMetadata| {
-                metadata.layers.iter().map(|layer| layer.digest.clone()).collect::<BTreeSet<_>>()
+            let trees = |metadata: &CachedImageMetadata| {
+                metadata.layers.iter().map(|layer| layer.tree()).collect::<BTreeSet<_>>()
             };
-            let hit = match cache.look_up(&reference, &platform)? {
+            let hit = match cache.cache_status(&reference, &platform, any_platform)? {
                 Lookup::Hit(metadata) => Some(metadata),
                 // The pull looks it through, and so does its plan.
                 Lookup::Doubtful(metadata) => {
-                    Some(metadata).filter(|metadata| layers(metadata).iter().all(|layer| cache.is_sound(layer, true)))
+                    let halt = Halt::default();
+                    let is_sound = |tree: &TreeName| cache.tree_is_sound(tree, true, &halt);
+                    Some(metadata).filter(|metadata| trees(metadata).iter().all(is_sound))
                 }
                 Lookup::Miss => None,
             };
@@ -229,11 +233,13 @@ fn look_at(cache: &GlobalCache, layer: &PlannedLayer, options: &PullOptions) -> 
     if options.force {
         return (LayerState::Missing, size);
     }
-    if cache.is_sound(&layer.digest, options.index) {
+    let status = cache.layer_status(&layer.digest, options.index, &Halt::default());
+    if status.is_ok_and(|status| status.is_ready()) {
         return (LayerState::Cached, 0);
     }
     let path = |file| cache.layer(&layer.digest, file);
-    match held(&path(LayerFile::Blob), &path(LayerFile::Part), size) {
+    let Ok(trust) = cache.trust() else { return (LayerState::Missing, size) };
+    match held(&path(LayerFile::Blob), &path(LayerFile::Part), size, &trust) {
         Held::Blob => (LayerState::Downloaded, 0),
         Held::Part(length) => (LayerState::Partial, size - length),
         Held::Nothing => (LayerState::Missing, size),

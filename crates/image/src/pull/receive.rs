@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::step,
+    fs::{Opened, Trust, no_file, open_with, remove_tree, step},
     layer::Halt,
     model::{Descriptor, Hasher},
     pull::feed::Feed,
@@ -34,14 +34,22 @@ pub(super) enum Held {
     Nothing,
 }
 
-/// What is held, judged by lengths: a blob of another length is none, a part that is too long neither.
-pub(super) fn held(blob: &Path, part: &Path, size: u64) -> Held {
-    let length = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
+/// What is held, judged by lengths: a blob of another length is none, a part that is too long neither. What somebody else
+/// may still write into counts as nothing, since its bytes may be read twice.
+pub(super) fn held(blob: &Path, part: &Path, size: u64, trust: &Trust) -> Held {
+    let is_ours = |path: &Path, file: &fs::Metadata| file.is_file() && trust.check(path, file).is_ok();
+    let length =
+        |path: &Path| fs::symlink_metadata(path).ok().filter(|file| is_ours(path, file)).map(|file| file.len());
     match (length(blob), length(part)) {
         (Some(length), _) if length == size => Held::Blob,
         (_, Some(length)) if length > 0 && length <= size => Held::Part(length),
         _ => Held::Nothing,
     }
+}
+
+/// Makes place for an unfinished download, whatever was planted there.
+fn remove_part(path: &Path) -> Result<()> {
+    crate::fs::remove_file_if_there(path).map(drop).or_else(|_| remove_tree(path))
 }
 
 /// The file that holds, or will hold, a blob's bytes.
@@ -55,24 +63,20 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Opens it. Planted links are not followed.
     pub(super) fn open(held: Held, blob_path: &Path, part_path: &Path, blob: &Descriptor) -> Result<Self> {
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+        let opened = |options: &mut OpenOptions, path: &Path| match open_with(options, path)? {
+            Opened::File(file, _) => Ok(file),
+            Opened::Nothing | Opened::Other => Err(no_file(path)),
+        };
         let (path, file, held) = match held {
-            Held::Blob => {
-                let opened = OpenOptions::new().read(true).custom_flags(no_follow).open(blob_path);
-                (blob_path, opened, blob.size)
-            }
-            Held::Part(length) => {
-                let opened = OpenOptions::new().read(true).append(true).custom_flags(no_follow).open(part_path);
-                (part_path, opened, length)
-            }
+            Held::Blob => (blob_path, opened(OpenOptions::new().read(true), blob_path)?, blob.size),
+            Held::Part(length) => (part_path, opened(OpenOptions::new().read(true).append(true), part_path)?, length),
             Held::Nothing => {
-                crate::fs::remove_file_if_there(part_path)?;
+                remove_part(part_path)?;
                 step("create", part_path);
                 let opened = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(part_path);
-                (part_path, opened, 0)
+                (part_path, opened.map_err(|error| ImageError::io("open", part_path, error))?, 0)
             }
         };
-        let file = file.map_err(|error| ImageError::io("open", path, error))?;
         Ok(Self { file, path: path.to_owned(), held, blob: blob.clone() })
     }
 
@@ -135,6 +139,7 @@ mod tests {
     fn what_is_held_is_judged_by_length() {
         let temp = tempfile::tempdir().unwrap();
         let (blob, part) = (temp.path().join("blob"), temp.path().join("part"));
+        let held = |blob: &Path, part: &Path, size| held(blob, part, size, &Trust::new(&[]));
         assert_eq!(held(&blob, &part, 5), Held::Nothing);
         fs::write(&part, b"abc").unwrap();
         assert_eq!(held(&blob, &part, 5), Held::Part(3));
@@ -143,6 +148,9 @@ mod tests {
         fs::write(&blob, b"abcd").unwrap();
         assert_eq!(held(&blob, &part, 5), Held::Part(3));
         assert_eq!(held(&blob, &part, 4), Held::Blob);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::set_permissions(&blob, mode).unwrap();
+        assert_eq!(held(&blob, &temp.path().join("none"), 4), Held::Nothing, "everybody may write it");
         fs::remove_file(&blob).unwrap();
         std::os::unix::fs::symlink(&part, &blob).unwrap();
         assert_eq!(held(&blob, &part, 3), Held::Part(3));

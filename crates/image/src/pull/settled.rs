@@ -6,11 +6,13 @@ use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Extraction,
     error::{ImageError, Result},
+    fs::{Lock, LockWait},
     layer::Halt,
-    model::{Digest, Platform, Reference},
+    model::{Platform, Reference},
     progress::Observer,
-    pull::{PullOptions, PullPolicy, PullResult, Registry, Settings, acquire, fixup::fit_to_lower_layers},
+    pull::{PullOptions, PullPolicy, PullResult, Registry, lock_wait},
     store::{CachedImageMetadata, GlobalCache, Lookup, Rechecked},
 };
 
@@ -20,6 +22,8 @@ struct Asked {
     cache: GlobalCache,
     reference: Reference,
     platform: Platform,
+    /// Whether an image of another platform will do.
+    any_platform: bool,
     path: PathBuf,
 }
 
@@ -40,9 +44,9 @@ impl Registry {
         if !matches!(asked.look_up().await?, Lookup::Doubtful(_)) {
             return Ok(None);
         }
-        let halt = Halt::default();
+        let (halt, wait) = (Halt::default(), lock_wait(&self.settings, observer, cancel));
         let settled = tokio::select! {
-            settled = asked.settle(&self.settings, &**observer, &halt) => settled,
+            settled = asked.settle(&wait, &halt) => settled,
             () = cancel.cancelled() => {
                 halt.abort();
                 return Err(ImageError::aborted());
@@ -80,23 +84,19 @@ impl Registry {
     fn asked(&self, reference: &Reference, options: &PullOptions) -> Asked {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let path = self.cache.image_metadata_path(reference, &platform);
-        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, path }
+        let any_platform = options.allow_platform_mismatch;
+        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, any_platform, path }
     }
 }
 
 impl Asked {
     async fn look_up(&self) -> Result<Lookup> {
         let asked = self.clone();
-        off_thread(move || asked.cache.look_up(&asked.reference, &asked.platform)).await
+        off_thread(move || asked.cache.cache_status(&asked.reference, &asked.platform, asked.any_platform)).await
     }
 
     /// The image's metadata, once it is whole; `None` if it is not and can't be mended from its blobs.
-    async fn settle(
-        &self,
-        settings: &Settings,
-        observer: &dyn Observer,
-        halt: &Halt,
-    ) -> Result<Option<CachedImageMetadata>> {
+    async fn settle(&self, wait: &LockWait, halt: &Halt) -> Result<Option<CachedImageMetadata>> {
         let Lookup::Doubtful(metadata) = self.look_up().await? else { return Ok(None) };
         let whole = {
             let (asked, metadata, halt) = (self.clone(), metadata.clone(), halt.clone());
@@ -106,7 +106,7 @@ impl Asked {
             return Ok(Some(metadata));
         }
         halt.check()?;
-        let _lock = acquire(&self.cache.image_lock_path(&self.reference, &self.platform), settings, observer).await?;
+        let _lock = Lock::acquire(&self.cache.image_lock_path(&self.reference, &self.platform), wait).await?;
         // Whoever held the lock may have mended it.
         let metadata = match self.look_up().await? {
             Lookup::Hit(metadata) => return Ok(Some(metadata)),
@@ -114,19 +114,18 @@ impl Asked {
             Lookup::Miss => return Ok(None),
         };
         let healed = {
+            let _place = Extraction::outside_of_pulls().await;
             let (asked, metadata, halt) = (self.clone(), metadata.clone(), halt.clone());
             off_thread(move || asked.cache.heal(&asked.path, &metadata, &halt)).await?
         };
         match healed {
             Rechecked::Settled => Ok(Some(metadata)),
             Rechecked::Damaged => Ok(None),
-            Rechecked::Mended => self.remember(settings, metadata).await.map(Some),
+            Rechecked::Mended => self.remember(metadata).await.map(Some),
         }
     }
 
-    async fn remember(&self, settings: &Settings, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
-        let layers: Vec<Digest> = metadata.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fit_to_lower_layers(&self.cache, settings, &layers).await?;
+    async fn remember(&self, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
         let asked = self.clone();
         off_thread(move || {
             asked.cache.write_image_metadata(&asked.reference, &asked.platform, &metadata)?;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
+    budget::FurtherConnections,
     error::Result,
     model::{Descriptor, Reference},
     progress::Observer,
@@ -51,11 +52,11 @@ impl BlobStream {
         Self { whole, parts: None, pace: None, rules: Rules::default(), was_parted: false }
     }
 
-    /// Lets it open further connections, each while it holds one of these permits. It takes only those that nobody waits
-    /// for, and only if one connection turns out to be slow and several are faster.
+    /// Lets it open further connections. It takes only what nobody waits for, and only if one connection turns out to be
+    /// slow and several are faster.
     #[must_use]
-    pub fn with_further_connections(mut self, permits: Arc<Semaphore>) -> Self {
-        self.pace = Some(Pace::new(permits));
+    pub fn with_further_connections(mut self, further: FurtherConnections) -> Self {
+        self.pace = Some(Pace::new(further));
         self
     }
 
@@ -92,17 +93,20 @@ impl BlobStream {
             self.pace = None;
             return;
         }
-        let Some(pace) = self.pace.take_if(|pace| pace.permits.available_permits() > 0) else { return };
+        let Some(pace) = &self.pace else { return };
+        // Looked for before the pace is given up: there may be some later.
+        let (Some(_), Some(memory)) = (pace.further.connection(), pace.further.memory(self.rules.part)) else { return };
+        let Some(pace) = self.pace.take() else { return };
         self.was_parted = true;
         let template = self.whole.another(left);
         let whole = std::mem::replace(&mut self.whole, template);
-        self.parts = Some(Parts::start(whole, pace.bytes_per_second(), pace.permits, self.rules));
+        self.parts = Some(Parts::start(whole, memory, pace.bytes_per_second(), pace.further, self.rules));
     }
 }
 
 /// How fast one connection is, and whether it is what everybody waits for.
 struct Pace {
-    permits: Arc<Semaphore>,
+    further: FurtherConnections,
     began: Option<Instant>,
     /// Seconds that were spent on waiting for bytes.
     waited: f64,
@@ -110,8 +114,8 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(permits: Arc<Semaphore>) -> Self {
-        Self { permits, began: None, waited: 0.0, bytes: 0 }
+    fn new(further: FurtherConnections) -> Self {
+        Self { further, began: None, waited: 0.0, bytes: 0 }
     }
 
     /// Counts bytes that were asked for then. The first ones only start the clock: they waited for the connection.

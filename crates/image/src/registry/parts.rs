@@ -4,7 +4,7 @@
 //! delivered ─▶│ part 1: on its way, handed over as it comes │ part 2 │ part 3 │ … not asked for yet
 //! ```
 //! A blob is stored in order, since what is stored can be resumed, so a part waits in memory until all before it were
-//! handed over; that is why parts are short and few. Whether several connections are faster than one is measured: where
+//! handed over; that is why parts are short and few, and each has a permit for its memory. Whether several connections are faster than one is measured: where
 //! they are not, the link is the limit, and they would only take it from others.
 
 use std::{
@@ -18,13 +18,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
+    budget::{FurtherConnections, Permit},
     error::Result,
     registry::range::{PATIENCE, RangeStream},
 };
@@ -62,20 +59,22 @@ impl Default for Rules {
 struct Part {
     bytes: mpsc::UnboundedReceiver<Bytes>,
     end: u64,
+    /// For all its bytes, until they were handed over.
+    _memory: Permit,
 }
 
 /// A connection that may be had.
 enum Place {
     /// The first one's, which the blob has anyway.
     Own,
-    Lent(#[expect(dead_code, reason = "it is held, and given back when it is dropped")] OwnedSemaphorePermit),
+    Lent(#[expect(dead_code, reason = "it is held, and given back when it is dropped")] Permit),
 }
 
 pub(super) struct Parts {
     parts: VecDeque<Part>,
     /// Each answers with its place when its part has arrived.
     fetching: JoinSet<(Place, Result<()>)>,
-    permits: Arc<Semaphore>,
+    further: FurtherConnections,
     /// Where the first connection, which was there before, is to stop: so that it can go on alone.
     first_end: Arc<AtomicU64>,
     own_is_free: bool,
@@ -104,15 +103,21 @@ enum Verdict {
 }
 
 impl Parts {
-    /// Goes on from a stream that is open, which is as fast as `one` byte a second.
-    pub(super) fn start(mut first: RangeStream, one: f64, permits: Arc<Semaphore>, rules: Rules) -> Self {
+    /// Goes on from a stream that is open, which is as fast as `one` byte a second. `memory` is for the first part.
+    pub(super) fn start(
+        mut first: RangeStream,
+        memory: Permit,
+        one: f64,
+        further: FurtherConnections,
+        rules: Rules,
+    ) -> Self {
         let Range { start, end } = first.left();
         let template = first.another(start..end);
         let first_end = first.end_at(start + rules.part);
         let mut parts = Self {
             parts: VecDeque::new(),
             fetching: JoinSet::new(),
-            permits,
+            further,
             first_end,
             own_is_free: false,
             template,
@@ -125,7 +130,7 @@ impl Parts {
             arrived: Arc::default(),
             verdict: Verdict::Open,
         };
-        parts.fetch(first, Place::Own);
+        parts.fetch(first, Place::Own, memory);
         parts.fill();
         parts
     }
@@ -205,19 +210,19 @@ impl Parts {
     /// Asks for as many parts as may be on their way.
     fn fill(&mut self) {
         while self.verdict != Verdict::Enough && self.parts.len() < self.rules.most && self.next < self.end {
+            let Some(memory) = self.further.memory(self.rules.part) else { return };
             let own = std::mem::take(&mut self.own_is_free).then_some(Place::Own);
-            let lent = || Arc::clone(&self.permits).try_acquire_owned().ok().map(Place::Lent);
-            let Some(place) = own.or_else(lent) else { return };
+            let Some(place) = own.or_else(|| self.further.connection().map(Place::Lent)) else { return };
             let end = self.end.min(self.next + self.rules.part);
-            self.fetch(self.template.part(self.next..end, PATIENCE), place);
+            self.fetch(self.template.part(self.next..end, PATIENCE), place, memory);
         }
     }
 
-    fn fetch(&mut self, mut range: RangeStream, place: Place) {
+    fn fetch(&mut self, mut range: RangeStream, place: Place, memory: Permit) {
         let (sender, bytes) = mpsc::unbounded_channel();
         let end = range.left().end;
         self.next = end;
-        self.parts.push_back(Part { bytes, end });
+        self.parts.push_back(Part { bytes, end, _memory: memory });
         let arrived = Arc::clone(&self.arrived);
         self.fetching.spawn(async move {
             let outcome = loop {

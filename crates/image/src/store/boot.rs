@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ImageError, Result},
+    fs::{open_file, step},
     model::{Algorithm, Digest},
-    store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile},
+    store::{COMPLETE_MARKER, CachedImageMetadata, CachedLayerMetadata, GlobalCache, TreeFile, TreeName},
 };
 
 /// The attribute of a metadata file that holds the fingerprint of trees that were synced.
@@ -42,8 +43,8 @@ pub struct Written {
 
 impl Written {
     /// Right now. `None` where the system tells no boot, or a tree is not there.
-    pub(super) fn now<'a>(cache: &GlobalCache, layers: impl IntoIterator<Item = &'a Digest>) -> Option<Self> {
-        Some(Self { boot_id: boot_id()?.to_owned(), trees: fingerprint(cache, layers)? })
+    pub(super) fn now(cache: &GlobalCache, metadata: &CachedImageMetadata) -> Option<Self> {
+        Some(Self { boot_id: boot_id()?.to_owned(), trees: fingerprint(cache, trees(metadata))? })
     }
 
     /// True if it was before the machine was started for the last time.
@@ -60,10 +61,10 @@ fn boot_id() -> Option<&'static str> {
 }
 
 /// Names trees by the inodes of their markers, which are made anew with each. `None` if one is not there.
-fn fingerprint<'a>(cache: &GlobalCache, layers: impl IntoIterator<Item = &'a Digest>) -> Option<String> {
+fn fingerprint(cache: &GlobalCache, trees: impl IntoIterator<Item = TreeName>) -> Option<String> {
     let mut bytes = Vec::new();
-    for digest in layers {
-        let marker = fs::symlink_metadata(cache.layer(digest, LayerFile::Tree).join(COMPLETE_MARKER)).ok()?;
+    for tree in trees {
+        let marker = fs::symlink_metadata(cache.tree(&tree, TreeFile::Tree).join(COMPLETE_MARKER)).ok()?;
         for number in [marker.ino(), marker.ctime() as u64, marker.ctime_nsec() as u64] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -80,7 +81,7 @@ impl GlobalCache {
         if !written.is_of_another_boot() || is_remembered(path, written) {
             return true;
         }
-        let marked = fingerprint(self, digests(metadata)).is_some_and(|trees| is_marked(path, &trees));
+        let marked = fingerprint(self, trees(metadata)).is_some_and(|trees| is_marked(path, &trees));
         if marked {
             remember(path, written);
         }
@@ -93,12 +94,13 @@ impl GlobalCache {
     /// Fails with `ERR_IO` if the disk does. That the mark can't be set, as in a read-only cache, is no failure.
     pub(crate) fn sync(&self, path: &Path) -> Result<()> {
         // An image that is gone meanwhile needs no sync.
-        let Some(bytes) = crate::fs::read_if_there(path)? else { return Ok(()) };
+        let Some(bytes) = self.read_metadata_file(path)? else { return Ok(()) };
         let metadata = CachedImageMetadata::parse(&bytes);
-        let trees = metadata.and_then(|metadata| fingerprint(self, digests(&metadata)));
+        let trees = metadata.and_then(|metadata| fingerprint(self, trees(&metadata)));
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
             return Ok(());
         }
+        step("sync", self.layers_dir());
         sync_file_system(self.layers_dir())?;
         if let Some(trees) = trees {
             self.mark(path, &trees, true);
@@ -110,7 +112,7 @@ impl GlobalCache {
     /// was on the disk. Says whether they are.
     pub(super) fn mark_as_read(&self, path: &Path, metadata: &CachedImageMetadata) -> bool {
         let Some(written) = &metadata.written else { return false };
-        let same = fingerprint(self, digests(metadata)).is_some_and(|trees| trees == written.trees);
+        let same = fingerprint(self, trees(metadata)).is_some_and(|trees| trees == written.trees);
         if same {
             self.mark(path, &written.trees, false);
         }
@@ -118,12 +120,12 @@ impl GlobalCache {
     }
 
     fn mark(&self, path: &Path, trees: &str, durably: bool) {
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-        let opened = fs::OpenOptions::new().read(true).custom_flags(no_follow).open(path);
         // Another pull may have written other metadata meanwhile: the fingerprint tells of which trees this is true.
-        let marked = opened.and_then(|file| {
-            fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty())?;
-            if durably { Ok(fsync(&file)?) } else { Ok(()) }
+        step("mark as synced", path);
+        let marked = open_file(path).and_then(|file| {
+            let failed = |errno| ImageError::io("mark", path, errno);
+            fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty()).map_err(failed)?;
+            if durably { fsync(&file).map_err(failed) } else { Ok(()) }
         });
         if let Err(error) = marked {
             tracing::debug!(path = %path.display(), %error, "that an image is synced could not be written down");
@@ -148,8 +150,8 @@ fn remember(path: &Path, written: &Written) {
     }
 }
 
-fn digests(metadata: &CachedImageMetadata) -> impl Iterator<Item = &Digest> {
-    metadata.layers.iter().map(|layer| &layer.digest)
+fn trees(metadata: &CachedImageMetadata) -> impl Iterator<Item = TreeName> {
+    metadata.layers.iter().map(CachedLayerMetadata::tree)
 }
 
 fn is_marked(path: &Path, trees: &str) -> bool {
@@ -159,13 +161,20 @@ fn is_marked(path: &Path, trees: &str) -> bool {
 
 /// Waits until a whole file system is on its disk.
 pub(super) fn sync_file_system(directory: &Path) -> Result<()> {
-    let opened = fs::File::open(directory).map_err(|error| ImageError::io("open", directory, error))?;
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened =
+        openat(CWD, directory, flags, Mode::empty()).map_err(|errno| ImageError::io("open", directory, errno))?;
     #[cfg(target_os = "linux")]
     rustix::fs::syncfs(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
     #[cfg(not(target_os = "linux"))]
     {
-        drop(opened);
         rustix::fs::sync();
+        // That only hands it to the drive; this makes the drive write it.
+        #[cfg(target_vendor = "apple")]
+        rustix::fs::fcntl_fullfsync(&opened).map_err(|errno| ImageError::io("sync", directory, errno))?;
+        #[cfg(not(target_vendor = "apple"))]
+        drop(opened);
     }
     Ok(())
 }
@@ -179,16 +188,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let cache = GlobalCache::new(temp.path());
         let digest = Digest::of(Algorithm::Sha256, b"layer");
-        assert_eq!(fingerprint(&cache, [&digest]), None);
-        let tree = cache.layer(&digest, LayerFile::Tree);
+        assert_eq!(fingerprint(&cache, [TreeName::base(&digest)]), None);
+        let tree = cache.tree(&TreeName::base(&digest), TreeFile::Tree);
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join(COMPLETE_MARKER), "").unwrap();
-        let first = fingerprint(&cache, [&digest]).unwrap();
-        assert_eq!((first.len(), fingerprint(&cache, [&digest])), (LENGTH, Some(first.clone())));
+        let first = fingerprint(&cache, [TreeName::base(&digest)]).unwrap();
+        assert_eq!((first.len(), fingerprint(&cache, [TreeName::base(&digest)])), (LENGTH, Some(first.clone())));
         // Beside the old one, as a layer is.
         fs::write(tree.join("new"), "").unwrap();
         fs::rename(tree.join("new"), tree.join(COMPLETE_MARKER)).unwrap();
-        assert_ne!(fingerprint(&cache, [&digest]).unwrap(), first);
+        assert_ne!(fingerprint(&cache, [TreeName::base(&digest)]).unwrap(), first);
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::{publish_file, read_if_there, remove_file_if_there, step},
+    fs::{publish_file, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
         Written,
         last_use::record_use,
-        layout::{COMPLETE_MARKER, LayerFile, Layout},
-        metadata::CachedImageMetadata,
+        layout::{LayerFile, Layout, TreeFile, TreeName},
+        metadata::{CachedImageMetadata, CachedLayerMetadata, FORMAT_VERSION},
     },
 };
 
@@ -40,6 +40,19 @@ impl GlobalCache {
         Self(Layout::new(directory))
     }
 
+    /// Believes what these users (by id) own as well. Without it only what root and the effective user own counts, and for
+    /// root what the owner of the cache's directory does.
+    #[must_use]
+    pub fn with_trusted_owners(mut self, owners: &[u32]) -> Self {
+        self.0.trusted_owners = owners.into();
+        self
+    }
+
+    /// The users given to [`with_trusted_owners`](Self::with_trusted_owners).
+    pub fn trusted_owners(&self) -> &[u32] {
+        &self.0.trusted_owners
+    }
+
     /// The cache's own directory.
     pub fn directory(&self) -> &Path {
         &self.0.root
@@ -60,6 +73,16 @@ impl GlobalCache {
         self.0.layer(digest, file)
     }
 
+    /// The path of what belongs to one tree of a layer.
+    pub fn tree(&self, name: &TreeName, file: TreeFile) -> PathBuf {
+        self.0.tree(name, file)
+    }
+
+    /// Where the holder of a lease makes a tree.
+    pub(crate) fn scratch(&self, digest: &Digest, lease: &str) -> PathBuf {
+        self.0.scratch(digest, lease)
+    }
+
     /// The path of a reference's metadata.
     pub fn image_metadata_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
         self.0.image(reference, platform, ".json")
@@ -72,13 +95,12 @@ impl GlobalCache {
 
     /// True if the layer's tree is there and whole.
     pub fn is_extracted(&self, digest: &Digest) -> bool {
-        // Not `exists`, which would take a planted link's target for the marker.
-        self.layer(digest, LayerFile::Tree).join(COMPLETE_MARKER).symlink_metadata().is_ok()
+        self.trees_are_finished([TreeName::base(digest)]).unwrap_or(false)
     }
 
     /// True if all these layers' trees are there and whole.
     pub fn all_layers_extracted<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> bool {
-        digests.into_iter().all(|digest| self.is_extracted(digest))
+        self.trees_are_finished(digests.into_iter().map(TreeName::base)).unwrap_or(false)
     }
 
     /// A reference's metadata; `None` if there are none or they are damaged.
@@ -88,7 +110,7 @@ impl GlobalCache {
         platform: &Platform,
     ) -> Result<Option<CachedImageMetadata>> {
         let path = self.image_metadata_path(reference, platform);
-        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let Some(bytes) = self.read_metadata_file(&path)? else { return Ok(None) };
         let metadata = CachedImageMetadata::parse(&bytes);
         if metadata.is_none() {
             tracing::warn!(path = %path.display(), "image metadata are damaged and count as not cached");
@@ -105,9 +127,13 @@ impl GlobalCache {
     ) -> Result<()> {
         self.prepare()?;
         let path = self.image_metadata_path(reference, platform);
-        let written = Written::now(self, metadata.layers.iter().map(|layer| &layer.digest));
-        let metadata = CachedImageMetadata { written, ..metadata.clone() };
-        publish_file(&path.with_extension("json.part"), &path, &metadata.to_json())
+        let written = Written::now(self, metadata);
+        let mut metadata = CachedImageMetadata { written, ..metadata.clone() };
+        // Such metadata are nobody's hit; their age lets look-ups see it.
+        if metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree())) {
+            metadata.format_version = 1;
+        }
+        publish_file(&path, &metadata.to_json())
     }
 
     /// Forgets a reference; its layers stay. Says whether it was there.
@@ -116,7 +142,7 @@ impl GlobalCache {
     }
 
     /// A hit: metadata for this platform whose layers are all there and can be trusted to be whole. Takes no lock and writes
-    /// nothing.
+    /// nothing. Fails with `ERR_CACHE` where the cache, or a part of it, is not of a trusted owner or everybody may write it.
     pub fn lookup(&self, reference: &Reference, platform: &Platform) -> Result<Option<CachedImageMetadata>> {
         Ok(match self.look_up(reference, platform)? {
             Lookup::Hit(metadata) => Some(metadata),
@@ -126,8 +152,12 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
-        let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
-        if ![self.images_dir(), self.layers_dir()].into_iter().all(is_directory) {
+        self.cache_status(reference, platform, false)
+    }
+
+    /// [`look_up`](Self::look_up); with `any_platform` also for an image of another platform that was pulled as one for this.
+    pub fn cache_status(&self, reference: &Reference, platform: &Platform, any_platform: bool) -> Result<Lookup> {
+        if !self.check_directories()? {
             return Ok(Lookup::Miss);
         }
         let Some(metadata) = self.read_image_metadata(reference, platform)? else { return Ok(Lookup::Miss) };
@@ -135,11 +165,32 @@ impl GlobalCache {
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        if other_platform || !self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)) {
+        if (other_platform && !any_platform)
+            || !self.trees_are_finished(metadata.layers.iter().map(CachedLayerMetadata::tree))?
+            || !self.names_the_right_trees(&metadata)
+        {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
         Ok(if settled { Lookup::Hit(metadata) } else { Lookup::Doubtful(metadata) })
+    }
+
+    /// False for metadata that are older than keys, or the original's, and that name a layer of which an image may need a
+    /// tree of its own: one that has a list of what depends on lower layers, or links to them.
+    fn names_the_right_trees(&self, metadata: &CachedImageMetadata) -> bool {
+        if metadata.format_version >= FORMAT_VERSION {
+            return true;
+        }
+        let is_listed = |digest: &Digest| {
+            let lists = [self.layer(digest, LayerFile::ImplicitDirs), self.old_links(digest)];
+            metadata.format_version == 1 && lists.iter().any(|list| list.symlink_metadata().is_ok())
+        };
+        !metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree()) || is_listed(&layer.digest))
+    }
+
+    /// The list of hard links to lower layers that older versions wrote.
+    pub(super) fn old_links(&self, digest: &Digest) -> PathBuf {
+        self.layers_dir().join(digest.to_path_safe() + ".lower_links")
     }
 
     /// Records that an image was used, at most once an hour, where the cache can be written.
@@ -158,33 +209,27 @@ impl GlobalCache {
                 _ => {}
             }
         }
-        self.check()
+        self.check()?;
+        [self.layers_dir(), self.images_dir()].into_iter().try_for_each(check_writable)
     }
+}
 
-    /// Refuses directories that others could have prepared. Those that are not there yet are none.
-    pub fn check(&self) -> Result<()> {
-        for directory in [&self.0.layers, &self.0.images] {
-            let there = match fs::symlink_metadata(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                there => there.map_err(|error| ImageError::io("stat", directory, error))?,
-            };
-            let refuse = |reason: &str| {
-                ErrorKind::Cache { path: directory.display().to_string(), reason: reason.to_owned() }.into()
-            };
-            if !there.is_dir() {
-                return Err(refuse("it is no directory (a link there is not followed)"));
-            }
-            let me = rustix::process::geteuid().as_raw();
-            if me != 0 && there.uid() != me {
-                return Err(refuse("it belongs to another user; choose a cache directory of your own"));
-            }
+/// Says at once, and in plain words, that this user may not write a cache.
+fn check_writable(directory: &Path) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::ACCESS) => {
+            let reason = "this user may not write it; choose a cache directory of your own".to_owned();
+            Err(ErrorKind::Cache { path: directory.display().to_string(), reason }.into())
         }
-        Ok(())
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

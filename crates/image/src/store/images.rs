@@ -59,7 +59,7 @@ impl GlobalCache {
             compressed_bytes: once.into_values().sum(),
             pulled_at: metadata.pulled_at_ms,
             last_used_at: milliseconds(file.last_used),
-            complete: self.all_layers_extracted(metadata.layers.iter().map(|layer| &layer.digest)),
+            complete: self.trees_are_finished(metadata.layers.iter().map(|layer| layer.tree())).unwrap_or(false),
         }
     }
 }

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::fs::open_file;
+
 /// How exactly last use is known.
 const PRECISION: Duration = Duration::from_secs(3600);
 
@@ -22,7 +24,7 @@ pub(super) fn record_use(path: &Path) {
         Err(ahead) => ahead.duration() < PRECISION,
     });
     if !recent {
-        let _ = fs::File::open(path).and_then(|file| file.set_modified(now));
+        let _ = open_file(path).map(|file| file.set_modified(now));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Names of files in the cache. The one place that knows them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::model::{Algorithm, Digest, Platform, Reference};
 
@@ -22,8 +25,8 @@ pub enum LayerFile {
     Index,
     /// Directories no entry described.
     ImplicitDirs,
-    /// Hard links to files of lower layers. The original does not know this file.
-    LowerLinks,
+    /// What the verified blob says of every entry. The original does not know this file.
+    Table,
     /// Held while extracting.
     Lock,
     /// Held while downloading.
@@ -39,7 +42,7 @@ impl LayerFile {
         Self::Extracting,
         Self::Index,
         Self::ImplicitDirs,
-        Self::LowerLinks,
+        Self::Table,
         Self::Lock,
         Self::DownloadLock,
     ];
@@ -53,9 +56,54 @@ impl LayerFile {
             Self::Extracting => ".extracting",
             Self::Index => ".index",
             Self::ImplicitDirs => ".implicit_dirs",
-            Self::LowerLinks => ".lower_links",
+            Self::Table => ".table",
             Self::Lock => ".lock",
             Self::DownloadLock => ".download.lock",
+        }
+    }
+}
+
+/// A tree of a layer: the base, which all images share to whom it is right, or one that some images inherit for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeName {
+    /// The layer.
+    pub digest: Digest,
+    /// Key of what it inherits from lower layers; `None` for the base.
+    pub inherited: Option<String>,
+}
+
+impl TreeName {
+    /// The base tree.
+    pub fn base(digest: &Digest) -> Self {
+        Self { digest: digest.clone(), inherited: None }
+    }
+
+    /// The tree of these inherited values.
+    pub fn keyed(digest: &Digest, key: &str) -> Self {
+        Self { digest: digest.clone(), inherited: Some(key.to_owned()) }
+    }
+}
+
+/// What belongs to one tree of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TreeFile {
+    /// The tree itself.
+    Tree,
+    /// Its sidecar index.
+    Index,
+    /// What it inherits; the base has none.
+    List,
+}
+
+impl TreeFile {
+    /// All kinds.
+    pub(super) const ALL: [Self; 3] = [Self::Tree, Self::Index, Self::List];
+
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Tree => ".extracted",
+            Self::Index => ".index",
+            Self::List => ".inherited",
         }
     }
 }
@@ -66,15 +114,32 @@ pub(super) struct Layout {
     pub(super) root: PathBuf,
     pub(super) layers: PathBuf,
     pub(super) images: PathBuf,
+    /// Users whose files are believed beside root's and one's own.
+    pub(super) trusted_owners: Arc<[u32]>,
 }
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), layers: root.join("layers"), images: root.join("images") }
+        Self {
+            root: root.to_owned(),
+            layers: root.join("layers"),
+            images: root.join("images"),
+            trusted_owners: Arc::default(),
+        }
     }
 
     pub(super) fn layer(&self, digest: &Digest, file: LayerFile) -> PathBuf {
         self.layers.join(digest.to_path_safe() + file.suffix())
+    }
+
+    pub(super) fn tree(&self, name: &TreeName, file: TreeFile) -> PathBuf {
+        let key = name.inherited.iter().map(|key| format!(".{key}")).collect::<String>();
+        self.layers.join(name.digest.to_path_safe() + &key + file.suffix())
+    }
+
+    /// A tree being made by the holder of the lease of this name.
+    pub(super) fn scratch(&self, digest: &Digest, lease: &str) -> PathBuf {
+        self.layers.join(format!("{}.{lease}{}", digest.to_path_safe(), LayerFile::Extracting.suffix()))
     }
 
     pub(super) fn image(&self, reference: &Reference, platform: &Platform, suffix: &str) -> PathBuf {

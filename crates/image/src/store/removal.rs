@@ -16,7 +16,7 @@ use crate::{
     fs::{Lock, remove_file_if_there, remove_tree},
     model::Digest,
     store::{
-        CachedImageMetadata, GlobalCache, LayerFile,
+        CachedImageMetadata, GlobalCache, LayerFile, TreeFile, TreeName,
         inventory::{ImageFile, Inventory},
         lease::Leased,
         measure::Sizes,
@@ -33,6 +33,8 @@ pub enum ItemKind {
     Image,
     /// A layer with all it has.
     Layer,
+    /// A tree of a layer that stays.
+    Tree,
     /// The blob of a layer that stays.
     Blob,
     /// An unfinished download.
@@ -98,11 +100,17 @@ pub(super) struct Removal<'a> {
 }
 
 impl<'a> Removal<'a> {
-    /// `room` is the room lock held alone; without it no lease is swept, and layers must not be removed.
-    pub(super) fn new(cache: &'a GlobalCache, sizes: Sizes, room: Option<&Lock>, dry_run: bool) -> Result<Self> {
-        let leased = cache.leased(room.is_some())?;
+    /// `gc` is the gc lock held alone; without it no lease is swept, and layers must not be removed.
+    pub(super) fn new(cache: &'a GlobalCache, sizes: Sizes, gc: Option<&Lock>, dry_run: bool) -> Result<Self> {
+        let leased = cache.leased(gc.is_some())?;
         let busy = cache.busy_images()?;
         Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
+    }
+
+    /// One that removes leftovers alone, for which nobody's leases or pulls count.
+    pub(super) fn of_leftovers(cache: &'a GlobalCache) -> Self {
+        let (sizes, leased, busy) = (Sizes::default(), Leased::default(), BTreeSet::new());
+        Self { cache, sizes, leased, busy, dry_run: false, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() }
     }
 
     /// Why an image can't go; `None` if it can. It is leased if all its layers are.
@@ -143,20 +151,43 @@ impl<'a> Removal<'a> {
         let item = Item { kind: ItemKind::Layer, name: digest.to_string(), bytes, reason };
         self.under_layer_locks(digest, item, |removal| {
             // An index without its tree must never be there, and a list is of no use without one.
-            for file in
-                [LayerFile::Index, LayerFile::ImplicitDirs, LayerFile::LowerLinks, LayerFile::Part, LayerFile::Blob]
-            {
+            for file in [LayerFile::Index, LayerFile::ImplicitDirs, LayerFile::Part, LayerFile::Blob] {
                 take_file(&removal.cache.layer(digest, file))?;
+            }
+            let keyed: Vec<TreeName> = inventory.trees_of(digest).map(|(tree, _)| tree.clone()).collect();
+            for tree in keyed {
+                removal.take_tree(&tree)?;
             }
             for file in [LayerFile::Tree, LayerFile::Extracting] {
                 removal.trash.extend(take_away(&removal.cache.layer(digest, file))?);
             }
+            take_file(&removal.cache.layer(digest, LayerFile::Table))?;
             // Whoever waits for these locks looks whether the path still names the file.
             for file in [LayerFile::Lock, LayerFile::DownloadLock] {
                 remove_file_if_there(&removal.cache.layer(digest, file))?;
             }
             Ok(())
         })
+    }
+
+    /// Removes one tree of a layer that stays.
+    pub(super) fn tree(&mut self, tree: &TreeName, reason: Reason) -> Result<bool> {
+        let mut bytes = 0;
+        for file in TreeFile::ALL {
+            bytes += self.sizes.of(&self.cache.tree(tree, file))?;
+        }
+        let key = tree.inherited.iter().map(|key| format!(".{key}")).collect::<String>();
+        let item = Item { kind: ItemKind::Tree, name: format!("{}{key}", tree.digest), bytes, reason };
+        self.under_layer_locks(&tree.digest, item, |removal| removal.take_tree(tree))
+    }
+
+    fn take_tree(&mut self, tree: &TreeName) -> Result<()> {
+        take_file(&self.cache.tree(tree, TreeFile::Index))?;
+        if tree.inherited.is_none() {
+            take_file(&self.cache.layer(&tree.digest, LayerFile::ImplicitDirs))?;
+        }
+        self.trash.extend(take_away(&self.cache.tree(tree, TreeFile::Tree))?);
+        take_file(&self.cache.tree(tree, TreeFile::List))
     }
 
     /// Removes one file of a layer that stays.
@@ -175,42 +206,30 @@ impl<'a> Removal<'a> {
         })
     }
 
-    /// Removes what a crash left, unless one of the locks says that somebody is at work on it.
-    pub(super) fn leftover(&mut self, path: &Path, locks: &[PathBuf]) -> Result<bool> {
+    /// Removes what a crash left, unless one of the locks, or a lease, says that somebody is at work on it.
+    pub(super) fn leftover(&mut self, path: &Path, locks: &[PathBuf], lease: Option<&str>) -> Result<bool> {
+        if lease.is_some_and(|lease| self.leased.names.contains(lease)) {
+            return Ok(false);
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let bytes = self.sizes.of(path)?;
         let item = Item { kind: ItemKind::Leftover, name, bytes, reason: Reason::Abandoned };
         self.under_locks(locks, item, |removal| {
             // What has no lock is on its way out already, under a name that is nobody's.
-            let trash = if locks.is_empty() { Some(path.to_owned()) } else { take_away(path)? };
+            let trash = if locks.is_empty() && lease.is_none() { Some(path.to_owned()) } else { take_away(path)? };
             removal.trash.extend(trash);
             Ok(())
         })
     }
 
-    /// Deletes what was renamed. The room lock should be given back by now.
+    /// Deletes what was renamed. The gc lock should be given back by now.
     pub(super) fn delete(self) -> Result<(Vec<Item>, Vec<Item>)> {
         for path in &self.trash {
+            // What is renamed already is swept by the next who looks.
+            self.sizes.check()?;
             remove_tree(path)?;
         }
         Ok((self.removed, self.kept))
-    }
-
-    /// Deletes what was renamed while the caller goes on.
-    pub(super) fn delete_later(self) {
-        let trash = self.trash;
-        if trash.is_empty() {
-            return;
-        }
-        let deletion = move || {
-            for path in trash {
-                if let Err(error) = remove_tree(&path) {
-                    tracing::warn!(%error, "what a crash left could not be removed");
-                }
-            }
-        };
-        // Where no thread can be started it stays for the next one who looks.
-        let _ = std::thread::Builder::new().name("image-trash".to_owned()).spawn(deletion);
     }
 
     fn under_layer_locks(
@@ -222,7 +241,9 @@ impl<'a> Removal<'a> {
         if self.leased.layers.contains(digest) {
             return Ok(self.keep(item, Reason::Leased));
         }
-        if item.kind == ItemKind::Layer && self.busy.iter().any(|key| !self.leased.pulls.contains(key)) {
+        if matches!(item.kind, ItemKind::Layer | ItemKind::Tree)
+            && self.busy.iter().any(|key| !self.leased.pulls.contains(key))
+        {
             return Ok(self.keep(item, Reason::PullUnderWay));
         }
         let locks = [LayerFile::DownloadLock, LayerFile::Lock].map(|file| self.cache.layer(digest, file));

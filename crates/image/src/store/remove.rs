@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    fs::Hold,
+    fs::{Hold, LockWait},
     model::{Digest, Platform, Reference},
     store::{
         GlobalCache,
@@ -34,6 +34,12 @@ impl GlobalCache {
     /// What a pull, a lock or a lease needs stays and is told in `kept`. Fails with `ERR_IO`, `ERR_CACHE`,
     /// `ERR_LOCK_TIMEOUT`.
     pub fn remove(&self, reference: &Reference) -> Result<RemoveReport> {
+        self.remove_with(reference, &LockWait::default())
+    }
+
+    /// [`remove`](Self::remove), waiting for the gc lock as `wait` says; `ERR_ABORTED` once that is cancelled.
+    pub fn remove_with(&self, reference: &Reference, wait: &LockWait) -> Result<RemoveReport> {
+        wait.check()?;
         let mut report = RemoveReport { found: false, removed: Vec::new(), kept: Vec::new(), freed_bytes: 0 };
         let path = self.image_metadata_path(reference, &Platform::host_linux());
         let is_it = |image: &ImageFile| {
@@ -43,10 +49,10 @@ impl GlobalCache {
         if !Inventory::read(self)?.images.iter().any(is_it) {
             return Ok(report);
         }
-        let room = self.room_lock(Hold::Alone)?;
+        let gc = self.gc_lock(Hold::Alone, wait)?;
         let inventory = Inventory::read(self)?;
         let (going, staying): (Vec<&ImageFile>, Vec<&ImageFile>) = inventory.images.iter().partition(|i| is_it(i));
-        let mut removal = Removal::new(self, Sizes::default(), Some(&room), false)?;
+        let mut removal = Removal::new(self, Sizes::until(&wait.cancel), Some(&gc), false)?;
         let mut layers: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
         for image in going {
             if removal.image(image, Reason::Requested)? {
@@ -61,7 +67,7 @@ impl GlobalCache {
         for digest in layers.iter().filter(|digest| inventory.layers.contains_key(*digest) && !needed(digest)) {
             removal.layer(&inventory, digest, Reason::Unreferenced)?;
         }
-        drop(room);
+        drop(gc);
         report.found = true;
         (report.removed, report.kept) = removal.delete()?;
         report.freed_bytes = report.removed.iter().map(|item| item.bytes).sum();

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     error::Result,
     model::Digest,
-    store::{GlobalCache, LayerFile, inventory::Inventory, measure::Sizes},
+    store::{GlobalCache, LayerFile, TreeFile, inventory::Inventory, measure::Sizes},
 };
 
 /// Allocated bytes on the disk. What images share counts once.
@@ -18,7 +18,7 @@ pub struct Usage {
     pub blob_bytes: u64,
     /// Finished trees.
     pub tree_bytes: u64,
-    /// Sidecar indexes and lists of what depends on lower layers.
+    /// Sidecar indexes, tables, and lists of what depends on lower layers.
     pub index_bytes: u64,
     /// Unfinished downloads.
     pub partial_bytes: u64,
@@ -56,6 +56,19 @@ pub(super) fn measure(cache: &GlobalCache, inventory: &Inventory, sizes: &mut Si
         }
         usage.layers += u64::from(files.contains(&LayerFile::Tree));
     }
+    for (tree, files) in &inventory.trees {
+        for &file in files {
+            let bytes = sizes.of(&cache.tree(tree, file))?;
+            match file {
+                TreeFile::Tree => usage.tree_bytes += bytes,
+                TreeFile::Index | TreeFile::List => usage.index_bytes += bytes,
+            }
+            if !named.contains(&tree.digest) {
+                usage.unreferenced_bytes += bytes;
+            }
+        }
+        usage.layers += u64::from(files.contains(&TreeFile::Tree));
+    }
     for leftover in &inventory.leftovers {
         usage.leftover_bytes += sizes.of(&leftover.path)?;
     }
@@ -84,14 +97,16 @@ pub(super) fn layer_bytes(
     digest: &Digest,
 ) -> Result<u64> {
     let files = inventory.layers.get(digest).into_iter().flatten();
-    files.map(|&file| sizes.of(&cache.layer(digest, file))).sum()
+    let own: u64 = files.map(|&file| sizes.of(&cache.layer(digest, file))).sum::<Result<u64>>()?;
+    let trees = inventory.trees_of(digest).flat_map(|(tree, files)| files.iter().map(|&file| cache.tree(tree, file)));
+    trees.map(|path| sizes.of(&path)).try_fold(own, |sum, bytes| Ok(sum + bytes?))
 }
 
 fn part(usage: &mut Usage, file: LayerFile) -> &mut u64 {
     match file {
         LayerFile::Blob => &mut usage.blob_bytes,
         LayerFile::Tree => &mut usage.tree_bytes,
-        LayerFile::Index | LayerFile::ImplicitDirs | LayerFile::LowerLinks => &mut usage.index_bytes,
+        LayerFile::Index | LayerFile::ImplicitDirs | LayerFile::Table => &mut usage.index_bytes,
         LayerFile::Part => &mut usage.partial_bytes,
         LayerFile::Extracting => &mut usage.leftover_bytes,
         // Empty files.

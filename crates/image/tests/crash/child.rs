@@ -33,6 +33,7 @@ fn pulls() {
         force: is("force"),
         parallel: is("parallel"),
         drops_blobs: is("drops-blobs"),
+        durable: is("durable"),
         ..Scenario::default()
     };
     if step.is_empty() {
@@ -67,7 +68,8 @@ pub fn record(cache: &Path, reference: &str, how: &Scenario) -> Vec<Passed> {
 
 fn start(cache: &Path, reference: &str, how: &Scenario, list: &Path, step: &str, count: usize) -> ExitStatus {
     let paths = [cache, list].map(|path| path.to_str().unwrap().to_owned());
-    let flags = [(how.force, "force"), (how.parallel, "parallel"), (how.drops_blobs, "drops-blobs")];
+    let flags =
+        [(how.force, "force"), (how.parallel, "parallel"), (how.drops_blobs, "drops-blobs"), (how.durable, "durable")];
     let flags: Vec<&str> = flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).collect();
     let orders = [&paths[0], reference, &flags.join(" "), &paths[1], step, &count.to_string()].join("\n");
     let mut child = Command::new(std::env::current_exe().unwrap())

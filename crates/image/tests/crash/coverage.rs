@@ -52,9 +52,7 @@ const CHANGES: [&str; 16] = [
 ];
 
 /// Changes without a step, as `file: text of the line`.
-const WITHOUT: [&str; 6] = [
-    // Set or not, an image is whole; where it is not set the image is looked through after the next boot.
-    "store/boot.rs: fsetxattr(&file, MARK, trees.as_bytes(), XattrFlags::empty())?;",
+const WITHOUT: [&str; 5] = [
     // After a failure, what it left is taken away; a process killed there leaves what any other step leaves.
     "fs/publish.rs: let _ = fs::remove_file(beside);",
     // A copy's attributes: one step for all of them.

@@ -90,13 +90,22 @@ pub fn unfinished(cache: &GlobalCache) -> BTreeSet<String> {
     for directory in ["layers", "images", "leases"] {
         for name in names(&cache.directory().join(directory)) {
             let hex = name.bytes().skip_while(|byte| *byte != b'_').skip(1).take_while(u8::is_ascii_hexdigit).count();
-            let suffix = if hex == 64 { &name["sha256_".len() + 64..] } else { &name[..] };
+            let is_key = name.bytes().take_while(u8::is_ascii_hexdigit).count() == 64;
+            let suffix = match (hex, is_key) {
+                (64, _) => &name["sha256_".len() + 64..],
+                (_, true) => &name[64..],
+                _ => &name[..],
+            };
+            // Random parts and keys are 16 hex digits or more.
+            let is_random = |part: &str| part.len() >= 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let suffix: Vec<&str> = suffix.split('.').filter(|part| !is_random(part)).collect();
+            let suffix = &suffix.join(".")[..];
             let kind = match suffix {
                 ".extracting" => ".extracting/",
-                _ if suffix.ends_with(".part") => suffix.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()),
+                _ if suffix.ends_with(".part") => suffix,
                 _ if name.starts_with(".trash-") => ".trash-*",
                 _ if name.starts_with(".probe-") => ".probe-*",
-                "room.lock" => continue,
+                "gc.lock" => continue,
                 _ if directory == "leases" => "lease",
                 _ => continue,
             };

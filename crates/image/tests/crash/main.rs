@@ -20,7 +20,7 @@ mod world;
 use scenario::Scenario;
 
 /// The kinds of pull, by the name of their table.
-fn scenarios() -> [Scenario; 7] {
+fn scenarios() -> [Scenario; 8] {
     let of = |id, image| Scenario { id, image, ..Scenario::default() };
     [
         of("first", "one"),
@@ -29,6 +29,7 @@ fn scenarios() -> [Scenario; 7] {
         Scenario { leftovers: true, ..of("sweep", "one") },
         Scenario { damaged: true, ..of("damaged", "one") },
         Scenario { drops_blobs: true, ..of("dropped", "one") },
+        Scenario { durable: true, ..of("durable", "one") },
         Scenario { parallel: true, ..of("parallel", "three") },
     ]
 }
@@ -65,6 +66,11 @@ fn a_pull_whose_blob_is_damaged_on_the_way_may_end_anywhere() {
 #[test]
 fn a_pull_that_drops_its_blobs_may_end_anywhere() {
     holds("dropped");
+}
+
+#[test]
+fn a_pull_that_waits_for_the_disk_may_end_anywhere() {
+    holds("durable");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Scenario {
     pub force: bool,
     /// Blobs go once their layers are extracted.
     pub drops_blobs: bool,
+    /// The answer waits until all of it is on the disk.
+    pub durable: bool,
     /// The cache has all that crashes leave.
     pub leftovers: bool,
     /// The blob comes with a wrong byte.
@@ -149,11 +151,11 @@ fn leave(cache: &GlobalCache, layer: &Digest, reference: &str) {
     let leases = cache.directory().join("leases");
     fs::create_dir(&leases).unwrap();
     fs::write(leases.join("1-1-1"), "").unwrap();
-    fs::write(leases.join("room.lock"), "").unwrap();
+    fs::write(leases.join("gc.lock"), "").unwrap();
 }
 
 /// The trees as they are after a pull that nobody kills.
-fn golden(world: &World) -> BTreeMap<Digest, Tree> {
+pub fn golden(world: &World) -> BTreeMap<Digest, Tree> {
     let temp = tempfile::tempdir().unwrap();
     let result = pull(&temp.path().join("golden"), &world.reference("three"), &Scenario::default()).unwrap();
     let trees = result.layers.iter().map(|path: &std::path::PathBuf| look::tree(Path::new(path)));

@@ -3,10 +3,10 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use microsandbox_image_core::{
@@ -91,6 +91,23 @@ pub fn pull(cache: &Path, reference: &str, how: &Scenario) -> Result<PullResult,
 
 /// Pulls once and tells what happened.
 pub fn pull_watched(cache: &Path, reference: &str, how: &Scenario) -> (Result<PullResult, ImageError>, Vec<Event>) {
+    let watch = Arc::new(Watch::default());
+    let pulled = pull_until(cache, reference, how, Arc::clone(&watch) as Arc<dyn Observer>, CancellationToken::new());
+    let events = watch.0.lock().unwrap().clone();
+    (pulled, events)
+}
+
+/// When the last pull of this process ended.
+pub static ENDED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Pulls once, until it is done or cancelled.
+pub fn pull_until(
+    cache: &Path,
+    reference: &str,
+    how: &Scenario,
+    observer: Arc<dyn Observer>,
+    cancel: CancellationToken,
+) -> Result<PullResult, ImageError> {
     let settings = Settings {
         lock_timeout: Some(Duration::from_secs(10)),
         concurrency: if how.parallel { 3 } else { 1 },
@@ -102,17 +119,19 @@ pub fn pull_watched(cache: &Path, reference: &str, how: &Scenario) -> (Result<Pu
         force: how.force,
         verify_before_extract: !how.parallel,
         keep_blobs: !how.drops_blobs,
+        durable: how.durable,
         ..PullOptions::default()
     };
     let client = ClientOptions { retries: 0, ..support::options() };
     let registry = Registry::new(GlobalCache::new(cache), support::amd64(), client, settings).unwrap();
-    let watch = Arc::new(Watch::default());
-    let observer: Arc<dyn Observer> = Arc::clone(&watch) as Arc<dyn Observer>;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let reference = Reference::parse(reference).unwrap();
-    let pulled = runtime.block_on(registry.pull(&reference, &options, observer, CancellationToken::new()));
-    let events = watch.0.lock().unwrap().clone();
-    (pulled, events)
+    runtime.block_on(async {
+        let pulled = registry.pull(&reference, &options, observer, cancel).await;
+        // How long that took is told before the runtime waits for its threads.
+        *ENDED.lock().unwrap() = Some(Instant::now());
+        pulled
+    })
 }
 
 fn base() -> Vec<u8> {

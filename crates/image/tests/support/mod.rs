@@ -11,12 +11,11 @@ use std::{
 
 use microsandbox_image_core::{
     ImageError, Platform, Reference,
+    budget::FurtherConnections,
     model::Descriptor,
     progress::{Event, Observer, Unobserved},
     registry::{BlobStream, Client, ClientOptions, CredentialSource, ResolvedImage, Sources},
 };
-
-use tokio::sync::Semaphore;
 
 pub use images::Store;
 pub use server::{End, Reply, Request, Server};
@@ -78,10 +77,10 @@ pub async fn read_blob_over(
     client: &Client,
     host: &str,
     blob: &Descriptor,
-    permits: &Arc<Semaphore>,
+    further: &FurtherConnections,
 ) -> Result<Vec<u8>, ImageError> {
     let stream = client.open_blob(&reference(host), blob, 0, Sources::All, Arc::new(Unobserved));
-    read_stream(stream.with_further_connections(Arc::clone(permits))).await
+    read_stream(stream.with_further_connections(further.clone())).await
 }
 
 async fn read_stream(mut stream: BlobStream) -> Result<Vec<u8>, ImageError> {

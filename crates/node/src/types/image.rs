@@ -57,6 +57,7 @@ pub(crate) struct ResultText {
     config_digest: String,
     config: ConfigText,
     layers: Vec<String>,
+    indexes: Vec<Option<String>>,
     layer_digests: Vec<String>,
     diff_ids: Vec<String>,
     cached: bool,
@@ -73,6 +74,11 @@ impl From<PullResult> for ResultText {
             config_digest: result.config_digest.to_string(),
             config: result.config.into(),
             layers: result.layers.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            indexes: result
+                .indexes
+                .iter()
+                .map(|path| path.as_ref().map(|path| path.to_string_lossy().into_owned()))
+                .collect(),
             layer_digests: result.layer_digests.iter().map(ToString::to_string).collect(),
             diff_ids: result.diff_ids,
             cached: result.cached,
@@ -185,6 +191,10 @@ struct LayerText {
     size: Option<u64>,
     #[serde(default)]
     diff_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inherited: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_index: bool,
 }
 
 impl From<CachedImageMetadata> for MetadataText {
@@ -194,6 +204,8 @@ impl From<CachedImageMetadata> for MetadataText {
             media_type: layer.media_type,
             size: layer.size_bytes,
             diff_id: layer.diff_id,
+            inherited: layer.inherited,
+            no_index: layer.no_index,
         });
         Self {
             layers: layers.collect(),
@@ -219,13 +231,15 @@ impl From<MetadataText> for CachedImageMetadata {
             media_type: layer.media_type,
             size_bytes: layer.size,
             diff_id: layer.diff_id,
+            inherited: layer.inherited,
+            no_index: layer.no_index,
         });
         Self {
             layers: layers.collect(),
             manifest_digest: text.manifest_digest,
             config_digest: text.config_digest,
             config: text.config.into(),
-            format_version: 1,
+            format_version: 2,
             reference: text.reference,
             platform: text.platform,
             index_digest: text.index_digest,

@@ -7,5 +7,5 @@ mod plan;
 
 pub(crate) use event::EventText;
 pub(crate) use image::{MetadataText, ResolvedText, ResultText};
-pub(crate) use options::{AuthText, PullText, RegistryText};
+pub(crate) use options::{AuthText, PullText, RegistryText, present};
 pub(crate) use plan::PlanText;

@@ -13,6 +13,8 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RegistryText {
     pub(crate) cache: String,
+    #[serde(default)]
+    pub(crate) trusted_owners: Vec<u32>,
     pub(crate) platform: Option<Platform>,
     auth: Option<AuthText>,
     #[serde(default)]
@@ -57,7 +59,9 @@ struct LimitsText {
 }
 
 /// Tells a null from a missing field.
-fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+pub(crate) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(from).map(Some)
 }
 

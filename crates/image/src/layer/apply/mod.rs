@@ -3,6 +3,10 @@
 
 mod directories;
 mod finish;
+mod handle;
+mod links;
+mod listing;
+mod symlink;
 mod twin;
 mod writers;
 mod xattr;
@@ -13,5 +17,6 @@ const DIRECTORY: &str = "layers/<d>.extracting/directory";
 
 pub(crate) use directories::Directories;
 pub(crate) use finish::finish_directories;
+pub(crate) use handle::Handle;
 pub(crate) use writers::{FileMeta, Writers};
 pub(crate) use xattr::keep_all;

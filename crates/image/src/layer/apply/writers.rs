@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, OsStr},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::PathBuf,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, linkat, openat},
+    fs::{Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, openat},
     io::{Errno, pwrite},
 };
 
@@ -21,9 +21,15 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
-        apply::{FILE, twin, xattr},
-        block::Slice,
+        apply::{
+            FILE, Handle,
+            links::{Links, Name},
+            symlink, twin, xattr,
+        },
+        batch::Batches,
+        block::{Block, Pool, Slice},
         halt::Halt,
+        limits::Limits,
         queue::{Receiver, Sender, bounded},
         report::Report,
         stages::timed,
@@ -32,16 +38,9 @@ use crate::{
     },
 };
 
-/// Jobs handed over at once: waking a thread costs more than a small file.
-const BATCH_JOBS: usize = 64;
-/// Bytes after which a batch is handed over.
-const BATCH_BYTES: usize = 256 << 10;
-/// Batches that may wait for a thread.
-const QUEUE: usize = 8;
-
 /// Everything about a file but its content.
 pub(crate) struct FileMeta {
-    pub(crate) directory: Arc<OwnedFd>,
+    pub(crate) directory: Arc<Handle>,
     /// The name, NUL-terminated.
     pub(crate) name: Box<CStr>,
     pub(crate) stat: OverrideStat,
@@ -63,36 +62,12 @@ enum Job {
     File(Box<FileMeta>),
     Content { offset: u64, bytes: Slice },
     Stub { meta: Box<FileMeta>, content: Box<[u8]> },
-    Link { from: (Arc<OwnedFd>, Box<CStr>), to: (Arc<OwnedFd>, Box<CStr>) },
+    Link { from: Name, to: Name },
     Fence(Sender<()>),
 }
 
 /// The sending side: one queue for each thread.
-pub(crate) struct Writers {
-    queues: Vec<Queue>,
-    halt: Halt,
-    /// How long the threads were waited for.
-    waited: Duration,
-}
-
-struct Queue {
-    sender: Sender<Vec<Job>>,
-    batch: Vec<Job>,
-    bytes: usize,
-    /// True when something was handed over since the last fence.
-    busy: bool,
-    /// How many bytes and files went this way: new directories go where least did.
-    load: u64,
-}
-
-impl Queue {
-    fn collect(&mut self, job: Job, bytes: usize) {
-        self.batch.push(job);
-        self.bytes += bytes;
-        // A file costs about as much as writing 16 KiB.
-        self.load += bytes as u64 + (16 << 10);
-    }
-}
+pub(crate) struct Writers(Batches<Job>);
 
 /// The threads, to wait for.
 pub(crate) struct Threads<'scope>(Vec<ScopedJoinHandle<'scope, (Report, Duration)>>);
@@ -102,42 +77,41 @@ impl Writers {
     pub(crate) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         count: usize,
+        limits: Limits,
         halt: &Halt,
     ) -> (Self, Threads<'scope>) {
-        let mut queues = Vec::new();
-        let mut threads = Vec::new();
-        for _ in 0..count {
-            let (sender, receiver) = bounded(QUEUE);
-            queues.push(Queue { sender, batch: Vec::new(), bytes: 0, busy: false, load: 0 });
+        let (batches, receivers) = Batches::new(count, halt);
+        let copied = Arc::default();
+        let start = |receiver| {
             let halt = halt.clone();
-            threads.push(scope.spawn(move || run(&receiver, &halt)));
-        }
-        (Self { queues, halt: halt.clone(), waited: Duration::ZERO }, Threads(threads))
+            let links = Links::new(Arc::clone(&copied), limits, halt.clone());
+            scope.spawn(move || run(&receiver, links, &halt))
+        };
+        let threads = receivers.into_iter().map(start).collect();
+        (Self(batches), Threads(threads))
     }
 
     /// The thread that has had least to do: for the files of a new directory.
     pub(crate) fn least_loaded(&self) -> usize {
-        let loads = self.queues.iter().enumerate();
-        loads.min_by_key(|(_, queue)| queue.load).map_or(0, |(at, _)| at)
+        self.0.least_loaded()
     }
 
     /// The same thread, or another one that has less than half as much waiting.
     pub(crate) fn relieved(&self, thread: usize) -> usize {
         // Asked between two batches, so that it is asked seldom.
-        if !self.queues[thread].batch.is_empty() {
+        if !self.0.is_empty(thread) {
             return thread;
         }
-        let waiting = |other: usize| self.queues[other].sender.length();
-        let most = waiting(thread) / 2;
-        (0..self.queues.len()).find(|&other| waiting(other) < most).unwrap_or(thread)
+        let most = self.0.waiting(thread) / 2;
+        self.0.writers().find(|&other| self.0.waiting(other) < most).unwrap_or(thread)
     }
 
     /// Makes a file; its content follows by [`content`](Self::content) on the same thread.
     pub(crate) fn file(&mut self, thread: usize, meta: FileMeta) -> Result<()> {
         let (bytes, empty) = (meta.xattr_bytes(), meta.stored == 0);
-        self.queues[thread].collect(Job::File(Box::new(meta)), bytes);
+        self.0.collect(thread, Job::File(Box::new(meta)), bytes);
         // A file is not parted from its first bytes.
-        if empty { self.flush_if_full(thread) } else { Ok(()) }
+        if empty { self.0.flush_if_full(thread) } else { Ok(()) }
     }
 
     /// Writes into the last file of this thread.
@@ -156,59 +130,43 @@ impl Writers {
     pub(crate) fn link(
         &mut self,
         thread: usize,
-        from: (Arc<OwnedFd>, Box<CStr>),
-        to: (Arc<OwnedFd>, Box<CStr>),
+        from: (Arc<Handle>, Box<CStr>),
+        to: (Arc<Handle>, Box<CStr>),
     ) -> Result<()> {
         self.push(thread, Job::Link { from, to }, 0)
     }
 
     /// Waits until all that was handed over is done.
     pub(crate) fn drain(&mut self) -> Result<()> {
-        let fences: Vec<_> = (0..self.queues.len()).filter_map(|thread| self.fence(thread).transpose()).collect();
-        let halt = &self.halt;
-        timed(&mut self.waited, || fences.into_iter().try_for_each(|fence| wait(&fence?, halt)))
+        let fences: Vec<_> = self.0.writers().filter_map(|thread| self.fence(thread).transpose()).collect();
+        let halt = self.0.halt().clone();
+        timed(self.0.waited(), || fences.into_iter().try_for_each(|fence| wait(&fence?, &halt)))
     }
 
     /// Puts a fence behind what a thread has to do; `None` if that is nothing.
     fn fence(&mut self, thread: usize) -> Result<Option<Receiver<()>>> {
-        if !self.queues[thread].busy && self.queues[thread].batch.is_empty() {
-            return Ok(None);
-        }
         let (done, fence) = bounded(1);
-        self.queues[thread].batch.push(Job::Fence(done));
-        self.flush(thread)?;
-        self.queues[thread].busy = false;
-        Ok(Some(fence))
+        Ok(self.0.fence(thread, || Job::Fence(done))?.then_some(fence))
     }
 
     /// Hands over what has been collected.
     pub(crate) fn flush_all(&mut self) -> Result<()> {
-        (0..self.queues.len()).try_for_each(|thread| self.flush(thread))
+        self.0.flush_all()
+    }
+
+    /// A block to fill, once the jobs that keep all of them are done. `waited` grows by the wait.
+    pub(crate) fn block(&mut self, pool: &Arc<Pool>, waited: &mut Duration) -> Result<Block> {
+        self.0.block(pool, waited)
     }
 
     fn push(&mut self, thread: usize, job: Job, bytes: usize) -> Result<()> {
-        self.queues[thread].collect(job, bytes);
-        self.flush_if_full(thread)
-    }
-
-    fn flush_if_full(&mut self, thread: usize) -> Result<()> {
-        let queue = &self.queues[thread];
-        if queue.batch.len() >= BATCH_JOBS || queue.bytes >= BATCH_BYTES { self.flush(thread) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, thread: usize) -> Result<()> {
-        let queue = &mut self.queues[thread];
-        if queue.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::replace(&mut queue.batch, Vec::with_capacity(BATCH_JOBS));
-        (queue.bytes, queue.busy) = (0, true);
-        timed(&mut self.waited, || queue.sender.send(batch, &self.halt))
+        self.0.collect(thread, job, bytes);
+        self.0.flush_if_full(thread)
     }
 
     /// How long the threads were waited for.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
+    pub(crate) fn waited(&mut self) -> Duration {
+        *self.0.waited()
     }
 }
 
@@ -236,8 +194,8 @@ impl Threads<'_> {
     }
 }
 
-fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> (Report, Duration) {
-    let (mut writer, mut working) = (Writer { current: None, report: Report::default() }, Duration::ZERO);
+fn run(receiver: &Receiver<Vec<Job>>, links: Links, halt: &Halt) -> (Report, Duration) {
+    let (mut writer, mut working) = (Writer { current: None, links, report: Report::default() }, Duration::ZERO);
     while let Some(batch) = receiver.receive() {
         let done = timed(&mut working, || {
             batch.into_iter().try_for_each(|job| {
@@ -255,6 +213,7 @@ fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> (Report, Duration) {
 
 struct Writer {
     current: Option<Open>,
+    links: Links,
     report: Report,
 }
 
@@ -291,6 +250,12 @@ impl Writer {
                 }
             }
             Job::Stub { meta, content } => {
+                if symlink::is_real(&meta.stat) {
+                    step("create", FILE);
+                    let link = symlink::make(&meta.directory, &meta.name, &content);
+                    let file = link.map_err(|errno| at(&meta, "create", errno))?;
+                    return self.close(&Open { file, left: 0, end: meta.size, meta });
+                }
                 let file = create(&meta)?;
                 if !content.is_empty() {
                     write_at(&file, &content, 0).map_err(|errno| at(&meta, "write", errno))?;
@@ -298,11 +263,7 @@ impl Writer {
                 let end = content.len() as u64;
                 self.close(&Open { file, left: 0, end, meta })
             }
-            Job::Link { from, to } => {
-                step("link", FILE);
-                linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
-                    .map_err(|errno| link_failed(&to.0, &to.1, errno))
-            }
+            Job::Link { from, to } => self.links.link(from, to, &mut self.report),
             Job::Fence(reached) => {
                 drop(reached);
                 Ok(())
@@ -319,20 +280,21 @@ impl Writer {
         step("attribute", FILE);
         fsetxattr(file, OVERRIDE_STAT, &meta.stat.to_bytes(), XattrFlags::empty())
             .map_err(|errno| at(meta, "set the attribute of", errno))?;
-        xattr::keep_all(file, meta.name.to_bytes(), &meta.xattrs, &mut self.report);
+        xattr::keep_all(file.as_fd(), meta.name.to_bytes(), &meta.xattrs, &mut self.report);
         step("time", FILE);
         futimens(file, &times(meta.mtime)).map_err(|errno| at(meta, "set the time of", errno))
     }
 }
 
+pub(super) const CREATE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 fn create(meta: &FileMeta) -> Result<OwnedFd> {
-    const CREATE: OFlags =
-        OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     step("create", FILE);
     openat(&*meta.directory, &*meta.name, CREATE, Mode::RUSR | Mode::WUSR).map_err(|errno| at(meta, "create", errno))
 }
 
-fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+pub(super) fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
         step("write", FILE);
         match pwrite(file, bytes, offset) {
@@ -359,7 +321,7 @@ fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
 }
 
 /// A host may have no hard links at all (FAT, some FUSE and network mounts).
-fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
+pub(super) fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
     if !matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) {
         return failed(directory, name, "hard-link", errno);
     }
@@ -368,15 +330,19 @@ fn link_failed(directory: &OwnedFd, name: &CStr, errno: Errno) -> ImageError {
     ErrorKind::Cache { path, reason: reason.to_owned() }.caused_by(std::io::Error::from(errno))
 }
 
-/// Only the handle is at hand here; where it leads is known to Linux, and only an error needs it.
-fn path_of(directory: &OwnedFd, name: &CStr) -> PathBuf {
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    std::fs::read_link(link).unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
+/// Only the handle is at hand here; where it leads is known to the system, and only an error needs it.
+fn path_of(directory: &Handle, name: &CStr) -> PathBuf {
+    let directory = directory.as_fd();
+    #[cfg(target_vendor = "apple")]
+    let path = rustix::fs::getpath(directory).map(|path| PathBuf::from(OsStr::from_bytes(path.to_bytes()))).ok();
+    #[cfg(not(target_vendor = "apple"))]
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory))).ok();
+    path.unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
 }
 
-fn failed(directory: &OwnedFd, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+pub(super) fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
     let path = path_of(directory, name);
-    twin::meets(directory, name.to_bytes(), name.to_bytes(), errno)
+    twin::meets(directory.as_fd(), name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))
 }
 

@@ -1,6 +1,6 @@
 //! Extended attributes of an image: kept under their own name where the host takes it, else written down.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{XattrFlags, fsetxattr};
 
@@ -19,14 +19,14 @@ const WRITTEN_DOWN: &[u8] = b"user.containers.xattr.";
 const OURS: &[u8] = b"user.containers.";
 
 /// Keeps the attributes of an entry.
-pub(crate) fn keep_all(file: &OwnedFd, path: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)], report: &mut Report) {
+pub(crate) fn keep_all(file: BorrowedFd<'_>, path: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)], report: &mut Report) {
     for (name, value) in xattrs {
         keep(file, path, name, value, report);
     }
 }
 
 /// Keeps one attribute, or notes that it could not be kept.
-fn keep(file: &OwnedFd, path: &[u8], name: &[u8], value: &[u8], report: &mut Report) {
+fn keep(file: BorrowedFd<'_>, path: &[u8], name: &[u8], value: &[u8], report: &mut Report) {
     if name.starts_with(OURS) {
         report.note(Note::XattrDropped, path);
         return;

@@ -1,20 +1,22 @@
 //! An index file, mapped and checked whole, then searched.
 
-use std::{fs::File, ops::Range, path::Path};
-
-use memmap2::Mmap;
+use std::{ops::Range, path::Path};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    layer::index::wire::{
-        CHECKSUM, DIRECTORY, ENTRY, HARD_LINK, HEADER, MAGIC, NO_RECORD, OPAQUE, VERSION, WHITEOUT, checksum, u16_at,
-        u32_at, u64_at,
+    fs::{Opened, Trust, no_file, open_file, open_trusted},
+    layer::{
+        index::wire::{
+            CHECKSUM, DIRECTORY, ENTRY, HARD_LINK, HEADER, MAGIC, NO_RECORD, OPAQUE, VERSION, WHITEOUT, checksum,
+            u16_at, u32_at, u64_at,
+        },
+        map::{Bytes, map},
     },
 };
 
 /// A layer's index, ready to be searched. Paths are raw bytes, relative, without a leading slash; the root is empty.
 pub struct LayerIndex {
-    bytes: Mmap,
+    bytes: Bytes,
     directories: Range<usize>,
     entries: Range<usize>,
     hard_links: Range<usize>,
@@ -55,18 +57,36 @@ pub struct EntryRecord<'a> {
 }
 
 impl LayerIndex {
-    /// Opens and checks an index. Fails with `ERR_INDEX` on anything wrong in it, `ERR_IO` if it can't be read.
+    /// Opens and checks an index. Fails with `ERR_INDEX` on anything wrong in it, `ERR_IO` if it can't be read, `ERR_CACHE` if
+    /// it is no regular file; never blocks and follows no link.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| ImageError::io("open", path, error))?;
-        // SAFETY: the map is only read. Index files are replaced by rename, never changed in place; should a foreign
-        // program cut one short while it is mapped, reading raises SIGBUS, as in every program that maps its files.
-        #[allow(unsafe_code, reason = "mapping a file has no safe interface")]
-        let bytes = unsafe { Mmap::map(&file) }.map_err(|error| ImageError::io("map", path, error))?;
+        Self::map(&open_file(path)?, path)
+    }
+
+    /// [`open`](Self::open); `ERR_CACHE` if it is not of a trusted owner or everybody may write it.
+    pub(crate) fn open_trusted(path: &Path, trust: &Trust) -> Result<Self> {
+        match open_trusted(path, trust)? {
+            Opened::File(file, _) => Self::map(&file, path),
+            Opened::Nothing | Opened::Other => Err(no_file(path)),
+        }
+    }
+
+    /// [`open`](Self::open) of bytes at hand.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Self::checked(Bytes::Owned(bytes), Path::new("(in memory)"))
+    }
+
+    fn map(file: &std::fs::File, path: &Path) -> Result<Self> {
+        let bytes = map(file).map_err(|error| ImageError::io("map", path, error))?;
+        Self::checked(Bytes::Mapped(bytes), path)
+    }
+
+    fn checked(bytes: Bytes, path: &Path) -> Result<Self> {
         Self::check(bytes)
             .map_err(|reason| ErrorKind::Index { path: path.display().to_string(), reason: reason.to_owned() }.into())
     }
 
-    fn check(bytes: Mmap) -> Result<Self, &'static str> {
+    fn check(bytes: Bytes) -> Result<Self, &'static str> {
         if bytes.len() < HEADER || u32_at(&bytes, 0) != MAGIC {
             return Err("it is no index");
         }

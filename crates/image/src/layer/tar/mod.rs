@@ -55,6 +55,10 @@ pub(crate) struct Member<'a> {
     pub(crate) size: u64,
     /// Bytes of content that follow in the archive: all of a plain file, the segments of a sparse one.
     pub(crate) stored: u64,
+    /// Where they begin in the uncompressed stream.
+    pub(crate) position: u64,
+    /// Of a sparse file, where they go; nothing for any other.
+    pub(crate) segments: &'a [Segment],
     /// Extended attributes.
     pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }

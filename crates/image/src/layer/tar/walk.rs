@@ -32,6 +32,10 @@ pub(crate) struct Walker {
     map: Vec<Segment>,
     segment: usize,
     within: u64,
+    /// Bytes of the stream before the block at hand.
+    fed: u64,
+    /// Where content begins that follows the record at hand.
+    content_position: u64,
 }
 
 enum State {
@@ -75,6 +79,8 @@ impl Walker {
             map: Vec::new(),
             segment: 0,
             within: 0,
+            fed: 0,
+            content_position: 0,
         }
     }
 
@@ -92,11 +98,13 @@ impl Walker {
                 }
                 _ => {
                     let record = block[at..].first_chunk::<RECORD>().ok_or_else(cut)?;
+                    self.content_position = self.fed + (at + RECORD) as u64;
                     self.record(record, sink)?;
                     RECORD
                 }
             };
         }
+        self.fed += block.len() as u64;
         Ok(())
     }
 
@@ -283,6 +291,8 @@ impl Walker {
             device: (local.device_major.unwrap_or(fields.device.0), local.device_minor.unwrap_or(fields.device.1)),
             size: if wanted { size } else { 0 },
             stored: if wanted { stored } else { 0 },
+            position: self.content_position,
+            segments: if sparse { &self.map } else { &[] },
             xattrs: &local.xattrs,
         })?;
         if !sparse {

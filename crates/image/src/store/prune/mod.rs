@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    fs::Hold,
+    fs::{Hold, LockWait},
     model::{Digest, Platform, Reference},
     store::{
-        GlobalCache, LayerFile,
+        CachedLayerMetadata, GlobalCache, LayerFile, TreeFile, TreeName,
         inventory::{ImageFile, Inventory},
         measure::Sizes,
         removal::{Item, ItemKind, Reason, Removal},
@@ -69,35 +69,27 @@ impl GlobalCache {
     /// Layers and images whose lock is held, or that are leased, stay. Fails with `ERR_IO`, `ERR_CACHE`, and
     /// `ERR_LOCK_TIMEOUT` if another process was stopped in the middle of the same.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
+        self.prune_with(options, &LockWait::default())
+    }
+
+    /// [`prune`](Self::prune), waiting for the gc lock as `wait` says; `ERR_ABORTED` once that is cancelled.
+    pub fn prune_with(&self, options: &PruneOptions, wait: &LockWait) -> Result<PruneReport> {
         // Measuring takes long and needs no lock; what is new by the time it is held is measured then.
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::until(&wait.cancel);
         measure(self, &Inventory::read(self)?, &mut sizes)?;
-        let room = if options.dry_run { None } else { Some(self.room_lock(Hold::Alone)?) };
+        let gc = if options.dry_run { None } else { Some(self.gc_lock(Hold::Alone, wait)?) };
+        wait.check()?;
         let inventory = Inventory::read(self)?;
         let total = measure(self, &inventory, &mut sizes)?.bytes;
-        let mut removal = Removal::new(self, sizes, room.as_ref(), options.dry_run)?;
+        let mut removal = Removal::new(self, sizes, gc.as_ref(), options.dry_run)?;
         remove_images(self, options, &inventory, total, &mut removal)?;
         remove_partials(self, options, &inventory, &mut removal)?;
         remove_leftovers(self, &inventory, &mut removal)?;
-        drop(room);
+        drop(gc);
         let (removed, kept) = removal.delete()?;
         let freed_bytes = removed.iter().map(|item| item.bytes).sum();
         let remaining_bytes = total.saturating_sub(freed_bytes);
         Ok(PruneReport { dry_run: options.dry_run, removed, kept, freed_bytes, remaining_bytes })
-    }
-
-    /// Removes what crashes left, from the threads of a pull: small, and nothing that anybody could miss.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        self.sweep_leases()?;
-        let inventory = Inventory::read(self)?;
-        let unfinished = |files: &BTreeSet<LayerFile>| files.contains(&LayerFile::Extracting);
-        if inventory.leftovers.is_empty() && !inventory.layers.values().any(unfinished) {
-            return Ok(());
-        }
-        let mut removal = Removal::new(self, Sizes::default(), None, false)?;
-        remove_leftovers(self, &inventory, &mut removal)?;
-        removal.delete_later();
-        Ok(())
     }
 }
 
@@ -110,7 +102,9 @@ fn remove_images(
     removal: &mut Removal<'_>,
 ) -> Result<()> {
     let mut sizes = BTreeMap::new();
-    for digest in inventory.layers.keys() {
+    let digests: BTreeSet<&Digest> =
+        inventory.layers.keys().chain(inventory.trees.keys().map(|tree| &tree.digest)).collect();
+    for digest in digests {
         sizes.insert(digest.clone(), layer_bytes(cache, inventory, &mut removal.sizes, digest)?);
     }
     let (whole, damaged): (Vec<&ImageFile>, Vec<&ImageFile>) =
@@ -128,13 +122,26 @@ fn remove_images(
             staying.remove(&at);
         }
     }
+    let mut all = inventory.layers.clone();
+    for tree in inventory.trees.keys() {
+        all.entry(tree.digest.clone()).or_default();
+    }
     let needed: BTreeSet<&Digest> = staying.iter().flat_map(|&at| &candidates[at].layers).collect();
-    for (digest, files) in &inventory.layers {
-        let only_partial = files.iter().all(|file| {
-            matches!(file, LayerFile::Part | LayerFile::Lock | LayerFile::DownloadLock | LayerFile::Extracting)
-        });
+    let needed_trees: BTreeSet<TreeName> = staying
+        .iter()
+        .filter_map(|&at| whole[at].metadata.as_ref())
+        .flat_map(|metadata| metadata.layers.iter().map(CachedLayerMetadata::tree))
+        .collect();
+    for (digest, files) in &all {
+        let only_partial = inventory.trees_of(digest).next().is_none()
+            && files.iter().all(|file| {
+                matches!(file, LayerFile::Part | LayerFile::Lock | LayerFile::DownloadLock | LayerFile::Extracting)
+            });
         if needed.contains(digest) {
-            if options.blobs && files.contains(&LayerFile::Blob) && cache.is_extracted(digest) {
+            for tree in trees_of_layer(inventory, digest, files).filter(|tree| !needed_trees.contains(tree)) {
+                removal.tree(&tree, Reason::Unreferenced)?;
+            }
+            if options.blobs && files.contains(&LayerFile::Blob) && has_tree(cache, inventory, digest) {
                 removal.layer_file(digest, LayerFile::Blob, ItemKind::Blob, Reason::Extracted)?;
             }
         } else if !only_partial {
@@ -142,6 +149,20 @@ fn remove_images(
         }
     }
     Ok(())
+}
+
+fn trees_of_layer<'a>(
+    inventory: &'a Inventory,
+    digest: &'a Digest,
+    files: &BTreeSet<LayerFile>,
+) -> impl Iterator<Item = TreeName> + 'a {
+    let base = files.contains(&LayerFile::Tree).then(|| TreeName::base(digest));
+    base.into_iter()
+        .chain(inventory.trees_of(digest).map(|(tree, _)| tree.clone()).filter(|tree| tree.inherited.is_some()))
+}
+
+fn has_tree(cache: &GlobalCache, inventory: &Inventory, digest: &Digest) -> bool {
+    cache.is_extracted(digest) || inventory.trees_of(digest).any(|(_, files)| files.contains(&TreeFile::Tree))
 }
 
 fn candidate(cache: &GlobalCache, options: &PruneOptions, image: &ImageFile, removal: &Removal<'_>) -> Candidate {
@@ -193,15 +214,15 @@ fn remove_partials(
     Ok(())
 }
 
-fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
+pub(super) fn remove_leftovers(cache: &GlobalCache, inventory: &Inventory, removal: &mut Removal<'_>) -> Result<()> {
     let gone: BTreeSet<String> = going(removal);
     for leftover in &inventory.leftovers {
-        removal.leftover(&leftover.path, &leftover.locks)?;
+        removal.leftover(&leftover.path, &leftover.locks, leftover.lease.as_deref())?;
     }
     for (digest, files) in &inventory.layers {
         if files.contains(&LayerFile::Extracting) && !gone.contains(&digest.to_string()) {
             let locks = [LayerFile::DownloadLock, LayerFile::Lock].map(|file| cache.layer(digest, file));
-            removal.leftover(&cache.layer(digest, LayerFile::Extracting), &locks)?;
+            removal.leftover(&cache.layer(digest, LayerFile::Extracting), &locks, None)?;
         }
     }
     Ok(())

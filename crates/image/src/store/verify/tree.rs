@@ -7,7 +7,7 @@ use std::{
     io::{self, Read},
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
-        fs::{MetadataExt, OpenOptionsExt},
+        fs::MetadataExt,
     },
     path::{Path, PathBuf},
 };
@@ -184,6 +184,10 @@ fn difference(left: &Path, right: &Path, attribute: bool, halt: &Halt) -> Result
     if !is.is_dir() && is.len() != must_be.len() {
         return Ok(Some("it has another length"));
     }
+    if is.is_symlink() {
+        let target = |path: &Path| fs::read_link(path).map_err(|error| ImageError::io("read", path, error));
+        return Ok((target(left)? != target(right)?).then_some("it leads elsewhere"));
+    }
     if is.is_file() && !same_bytes(left, right, halt)? {
         return Ok(Some("it has other content"));
     }
@@ -209,11 +213,9 @@ fn same_bytes(left: &Path, right: &Path, halt: &Halt) -> Result<bool> {
     }
 }
 
-/// Opens a file for reading; a link in its place is not followed.
+/// Opens a regular file for reading; nothing else in its place is opened or followed.
 pub(super) fn open(path: &Path) -> Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    opened.map_err(|error| ImageError::io("open", path, error))
+    crate::fs::open_file(path)
 }
 
 /// The names in a directory; `None` if it is not there, or something else is.

@@ -1,8 +1,9 @@
 //! What waits for a thread is bounded by its bytes, attributes included.
 
 use super::*;
+use crate::layer::batch::BATCH_BYTES;
 
-fn meta(directory: &Arc<OwnedFd>, xattr_bytes: usize) -> FileMeta {
+fn meta(directory: &Arc<Handle>, xattr_bytes: usize) -> FileMeta {
     FileMeta {
         directory: Arc::clone(directory),
         name: c"file".into(),
@@ -15,17 +16,17 @@ fn meta(directory: &Arc<OwnedFd>, xattr_bytes: usize) -> FileMeta {
 }
 
 /// Whether a job is handed over at once or waits for others.
-fn handed_over(push: impl FnOnce(&mut Writers, &Arc<OwnedFd>)) -> bool {
+fn handed_over(push: impl FnOnce(&mut Writers, &Arc<Handle>)) -> bool {
     let temp = tempfile::tempdir().unwrap();
-    let directory = Arc::new(OwnedFd::from(std::fs::File::open(temp.path()).unwrap()));
+    let directory = Handle::uncounted(std::fs::File::open(temp.path()).unwrap().into());
     let halt = Halt::default();
     std::thread::scope(|scope| {
-        let (mut writers, threads) = Writers::start(scope, 1, &halt);
+        let (mut writers, threads) = Writers::start(scope, 1, Limits::default(), &halt);
         push(&mut writers, &directory);
-        let waits = writers.queues[0].batch.len();
+        let waits = writers.0.is_empty(0);
         drop(writers);
         threads.join();
-        waits == 0
+        waits
     })
 }
 
