@@ -161,6 +161,8 @@ interface PullResult {
     config: ImageConfig;
     /** Extracted trees: absolute directories, bottom layer first. Owners and modes are in an attribute: see {@link readStat}. */
     layers: string[];
+    /** The sidecar index of each of `layers`; `null` where none was asked for, or none could be made. */
+    indexes: (string | null)[];
     /** Digests of the compressed layers, bottom first. */
     layerDigests: string[];
     /** Digests of the uncompressed layers, bottom first. */
@@ -221,6 +223,10 @@ interface CachedLayerMetadata {
     size: number | null;
     /** Digest of the uncompressed layer; empty where it is not known. */
     diffId: string;
+    /** Key of the tree that the image has of the layer at this place; absent for the base tree. */
+    inherited?: string;
+    /** True if that tree has no index. */
+    noIndex?: boolean;
 }
 
 /** A parsed image reference. */
@@ -296,7 +302,7 @@ interface Usage {
 /** Something that went from the cache, or stayed although it should have gone. */
 interface RemovedItem {
     /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-    kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
+    kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
     /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
     name: string;
     /** Allocated bytes. */
@@ -404,7 +410,7 @@ interface VerifyReport {
     /** Layers that could not be looked at as thoroughly: no problem by itself. */
     skipped: {
         layer: string;
-        reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'read-only';
+        reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only';
     }[];
 }
 /** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */
@@ -747,6 +753,14 @@ interface RegistryOptions {
      * none.
      */
     trustedOwners?: number[];
+    /**
+     * Name of the tenant that pulls, on a server where several with logins of their own share a cache. What the cache holds then
+     * counts only where this tenant's login was shown to have access to it in the repository of the reference: by having
+     * downloaded it, or by one request a layer, which the cache remembers. What was not shown is `null` for `pullCached`, and
+     * `ERR_NOT_CACHED` for policy `'never'`; a pull asks the registry, and fails as in an empty cache where it refuses. Empty:
+     * `ERR_INVALID_OPTION`. Default: none; everybody who can name a digest gets what the cache holds.
+     */
+    accessScope?: string;
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
@@ -917,11 +931,16 @@ declare class Registry {
     pull(reference: string | Reference, options?: PullOptions): Pull;
     /**
      * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
-     * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
-     * sure before the machine was started: {@link pull} then looks it through, once.
+     * most and only where the cache can be written. `null` if the image is not there whole, if `accessScope` was not shown to
+     * have access to all of it, or if it was not on the disk for sure before the machine was started: {@link pull} then looks it
+     * through, once.
      *
-     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
-     * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
+     * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
+     * a pull that allowed it as well.
+     *
+     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_INVALID_OPTION` on a bad platform, `ERR_IO`;
+     * `ERR_CACHE` where a directory, the metadata or a tree belong to somebody who is not trusted (`trustedOwners`) or can be
+     * written by everybody; `TypeError` on a wrong type.
      */
     pullCached(reference: string | Reference, options?: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'>): PullResult | null;
     /**
