@@ -19,6 +19,7 @@ use crate::{
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
+        access::Access,
         feed::{Feed, Reader},
         lock_wait,
         options::{PullOptions, Settings},
@@ -38,6 +39,7 @@ const CHUNKS: usize = 16;
 pub(super) struct Shared {
     pub(super) cache: GlobalCache,
     pub(super) client: Client,
+    pub(super) access: Access,
     pub(super) reference: Reference,
     pub(super) settings: Settings,
     pub(super) options: PullOptions,
@@ -121,6 +123,10 @@ impl LayerJob {
     /// The layer, if it needs no work here: it was verified, and an undamaged tree of it is there, with its index if one
     /// is wanted. Fails where manifest or config claim what the verified blob is not.
     async fn there_already(&self, shared: &Arc<Shared>) -> Result<Option<Done>> {
+        tokio::select! {
+            proven = shared.access.ensure(&self.blob, &*shared.observer) => proven?,
+            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
+        }
         let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
         let diff_id = self.diff_id.clone();
         let status = stoppable(&shared.cancel, move |halt| {
@@ -306,6 +312,7 @@ impl<'a> Work<'a> {
         drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        self.shared.access.record(&blob.digest).await?;
         if downloaded {
             self.told.downloaded();
         }
