@@ -12,9 +12,9 @@ import { targets } from './pack/targets.mjs';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const tools = crossTools(join(root, 'target/cross-tools'));
 for (const { triple } of targets(root, []).filter(({ os }) => os === 'darwin')) {
-  const started = performance.now();
+  const started = Date.now();
   const why = tools.missing ?? addTarget(triple) ?? compile(triple);
-  const took = `${Math.round((performance.now() - started) / 1000)} s`;
+  const took = `${Math.round((Date.now() - started) / 1000)} s`;
   console.log(why === undefined ? `compiled: ${triple} (${took})` : `not compiled: ${triple}: ${why}`);
   if (why !== undefined) process.exitCode = 1;
 }

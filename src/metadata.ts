@@ -40,4 +40,8 @@ export interface CachedLayerMetadata {
   size: number | null;
   /** Digest of the uncompressed layer; empty where it is not known. */
   diffId: string;
+  /** Key of the tree that the image has of the layer at this place; absent for the base tree. */
+  inherited?: string;
+  /** True if that tree has no index. */
+  noIndex?: boolean;
 }

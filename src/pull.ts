@@ -33,7 +33,7 @@ export interface ImageConfig {
  *
  * Codes: `xattr-written-down` (as `user.containers.xattr.<name>`), `xattr-dropped`, `special-as-file` (a device or pipe as
  * an empty file with its type in the attribute), `entry-replaced`, `aufs-ignored`, `type-ignored`, `whiteout-absorbed`,
- * `link-to-lower-layer`, `index-omitted`.
+ * `link-to-lower-layer`, `link-copied` (the host had no room for one more link to a file), `index-omitted`.
  */
 export type LayerReport = Record<string, { count: number; paths: string[] }>;
 
@@ -53,6 +53,8 @@ export interface PullResult {
   config: ImageConfig;
   /** Extracted trees: absolute directories, bottom layer first. Owners and modes are in an attribute: see {@link readStat}. */
   layers: string[];
+  /** The sidecar index of each of `layers`; `null` where none was asked for, or none could be made. */
+  indexes: (string | null)[];
   /** Digests of the compressed layers, bottom first. */
   layerDigests: string[];
   /** Digests of the uncompressed layers, bottom first. */

@@ -5,6 +5,7 @@ import { wrongType } from './errors.js';
 import type { NativeRegistry } from './native/binding.js';
 import { native, unwrap } from './native/index.js';
 import {
+  checkBoolean,
   checkObject,
   defaultCacheDirectory,
   type PullOptions,
@@ -90,14 +91,25 @@ export class Registry {
 
   /**
    * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
-   * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
-   * sure before the machine was started: {@link pull} then looks it through, once.
+   * most and only where the cache can be written. `null` if the image is not there whole, if `accessScope` was not shown to
+   * have access to all of it, or if it was not on the disk for sure before the machine was started: {@link pull} then looks it
+   * through, once.
    *
-   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
-   * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
+   * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
+   * a pull that allowed it as well.
+   *
+   * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_INVALID_OPTION` on a bad platform, `ERR_IO`;
+   * `ERR_CACHE` where a directory, the metadata or a tree belong to somebody who is not trusted (`trustedOwners`) or can be
+   * written by everybody; `TypeError` on a wrong type.
    */
-  pullCached(reference: string | Reference): PullResult | null {
-    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference)));
+  pullCached(
+    reference: string | Reference,
+    options: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'> = {},
+  ): PullResult | null {
+    checkObject(options, 'options');
+    const platform = platformJson(options.platform, 'options.platform');
+    const anyPlatform = checkBoolean(options.allowPlatformMismatch, 'options.allowPlatformMismatch');
+    return unwrap<PullResult | null>(this.#native.pullCached(referenceText(reference), platform, anyPlatform));
   }
 
   /**

@@ -73,8 +73,9 @@ fn place() -> PathBuf {
 }
 
 fn check_tree(root: &Path, unpacked: &Unpacked, place: &Path) {
-    let index = unpacked.index.as_ref().map(|bytes| {
+    let index = unpacked.index.as_ref().map(|index| {
         let file = place.join("index");
+        let bytes = index.to_vec().expect("the index was just written");
         fs::write(&file, bytes).expect("the scratch directory can be written");
         let index = LayerIndex::open(&file).expect("our own index can be read");
         fs::remove_file(&file).expect("it was there");

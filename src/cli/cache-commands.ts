@@ -4,6 +4,7 @@ import { GlobalCache } from '../cache.js';
 import { Registry } from '../registry.js';
 import { ImageError } from '../errors.js';
 import { addRegistryOptions, interruptible, registryOptions } from './pull.js';
+import { asServed, json } from './text.js';
 
 export function addCacheCommands(program: Command): void {
   const inspect = program
@@ -26,18 +27,22 @@ async function inspectImage(reference: string, flags: Flags): Promise<void> {
   if (flags.remote === true) {
     const registry = new Registry(registryOptions(flags));
     const image = await interruptible((signal) => registry.resolve(reference, { signal }));
-    process.stdout.write(flags.raw === true ? image.rawManifest : `${JSON.stringify(image, null, 2)}\n`);
+    process.stdout.write(flags.raw === true ? served(image.rawManifest) : `${json(image, 2)}\n`);
     return;
   }
   const cache = flags.cacheDir === undefined ? new GlobalCache() : new GlobalCache(flags.cacheDir);
   const metadata = cache.readImageMetadata(reference, flags.platform);
   if (metadata === null) throw new ImageError('ERR_NOT_CACHED', `${reference} is not in the cache`);
   if (flags.raw !== true) {
-    process.stdout.write(`${JSON.stringify(metadata, null, 2)}\n`);
+    process.stdout.write(`${json(metadata, 2)}\n`);
     return;
   }
   if (metadata.rawManifest === undefined) {
     throw new ImageError('ERR_NOT_CACHED', `the manifest of ${reference} was not kept by whoever pulled it`);
   }
-  process.stdout.write(metadata.rawManifest);
+  process.stdout.write(served(metadata.rawManifest));
+}
+
+function served(manifest: string): string {
+  return asServed(manifest, process.stdout.isTTY);
 }

@@ -1,5 +1,6 @@
 /** Errors for people: one line, with what to do next. */
 import { ImageError, type ImageErrorCode } from '../errors.js';
+import { json as toJson, printable } from './text.js';
 
 /** Wrong usage of the command line. */
 export class Usage extends Error {
@@ -36,7 +37,7 @@ export function report(error: unknown, json: boolean, exitCode: number): number 
   if (json) {
     const more =
       error instanceof ImageError ? { reference: error.reference, layer: error.layer, details: error.details } : {};
-    process.stdout.write(`${JSON.stringify({ error: { code, message, ...more } })}\n`);
+    process.stdout.write(`${toJson({ error: { code, message, ...more } })}\n`);
   } else {
     const next = NEXT[code as ImageErrorCode];
     process.stderr.write(`error: ${oneLine(message)}${next === undefined ? '' : ` (${next})`}\n`);
@@ -57,5 +58,5 @@ function withCause(error: Error): string {
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, ' ');
+  return printable(text.replace(/\s*\n\s*/g, ' '));
 }

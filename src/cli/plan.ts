@@ -13,6 +13,7 @@ import {
 } from './pull.js';
 import { short, size } from './progress.js';
 import { table } from './quantity.js';
+import { json, printable } from './text.js';
 
 /** Adds the command. */
 export function addPlan(program: Command): void {
@@ -33,12 +34,12 @@ async function planAll(references: string[], flags: PullFlags): Promise<void> {
   const registry = new Registry(registryOptions(flags));
   for (const reference of parseAll(references)) {
     const plan = await interruptible((signal) => registry.plan(reference, { ...pullOptions(flags), signal }));
-    process.stdout.write(flags.json === true ? `${JSON.stringify(plan)}\n` : describe(plan));
+    process.stdout.write(flags.json === true ? `${json(plan)}\n` : describe(plan));
   }
 }
 
 function describe(plan: PullPlan): string {
-  const head = `${plan.reference} (${Object.values(plan.platform).join('/')}): ${plan.manifestDigest}\n`;
+  const head = `${plan.reference} (${printable(Object.values(plan.platform).join('/'))}): ${plan.manifestDigest}\n`;
   if (plan.cached) return `${head}in the cache: nothing to do\n`;
   const rows = [['LAYER', 'COMPRESSED', 'STATE'], ...plan.layers.map(row)];
   const free = plan.freeBytes === null ? '' : `, ${size(plan.freeBytes)} are free`;

@@ -1,6 +1,7 @@
 /** Progress on stderr: live bars on a terminal, plain lines in a pipe. */
 import { MultiBar, type SingleBar } from 'cli-progress';
 import type { PullProgress } from '../progress.js';
+import { printable } from './text.js';
 
 /** Takes events as they come. */
 export interface Watcher {
@@ -31,7 +32,7 @@ export function size(bytes: number): string {
 class Lines implements Watcher {
   tell(event: PullProgress): void {
     const line = describe(event);
-    if (line !== null) process.stderr.write(`${line}\n`);
+    if (line !== null) process.stderr.write(`${printable(line)}\n`);
   }
 
   end(): void {
@@ -95,7 +96,7 @@ class Bars implements Watcher {
         break;
       case 'lock-waiting':
       case 'retrying':
-        this.#bars.log(`${describe(event) ?? ''}\n`);
+        this.#bars.log(`${printable(describe(event) ?? '')}\n`);
         break;
       default:
         break;

@@ -8,6 +8,7 @@ import { Registry } from '../registry.js';
 import { Interrupted, Usage } from './failure.js';
 import { watcher } from './progress.js';
 import { parseCount } from './quantity.js';
+import { json } from './text.js';
 
 /** What the commands that pull, or plan to, are told. */
 export interface PullFlags {
@@ -23,6 +24,7 @@ export interface PullFlags {
   durable?: boolean;
   insecure: string[];
   caCert: string[];
+  accessScope?: string;
   username?: string;
   passwordStdin?: boolean;
   mirror: string[];
@@ -54,6 +56,7 @@ export function addRegistryOptions(command: Command): Command {
     .option('--platform <os/arch[/variant]>', 'platform to pull (default: linux on this CPU)')
     .option('--insecure <host>', 'host that may be spoken to in plain HTTP; repeatable', collect, [])
     .option('--ca-cert <file>', 'PEM file with certificates to trust; repeatable', collect, [])
+    .option('--access-scope <name>', 'tenant whose login must have access to what the cache holds')
     .option('--username <name>', 'name to log in with; needs --password-stdin')
     .option('--password-stdin', 'read the password from standard input')
     .option('--mirror <host=url>', 'server to try before a registry; repeatable', collect, [])
@@ -101,7 +104,7 @@ async function pullAll(references: string[], flags: PullFlags): Promise<void> {
   const options = pullOptions(flags);
   for (const reference of parseAll(references)) {
     const result = await pullOne(registry, reference, options, flags.quiet === true || flags.json === true);
-    process.stdout.write(`${flags.json === true ? JSON.stringify(result) : result.manifestDigest}\n`);
+    process.stdout.write(`${flags.json === true ? json(result) : result.manifestDigest}\n`);
   }
 }
 
@@ -150,6 +153,7 @@ export function registryOptions(flags: Partial<PullFlags>): RegistryOptions {
     ...(flags.cacheDir === undefined ? {} : { cache: flags.cacheDir }),
     ...(flags.trustedOwner === undefined ? {} : { trustedOwners: flags.trustedOwner }),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+    ...(flags.accessScope === undefined ? {} : { accessScope: flags.accessScope }),
     ...(flags.insecure === undefined ? {} : { insecure: flags.insecure }),
     ...(flags.caCert === undefined ? {} : { caCertificates: flags.caCert.map(readPem) }),
     ...(flags.mirror === undefined ? {} : { mirrors: mirrors(flags.mirror) }),

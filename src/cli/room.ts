@@ -6,6 +6,7 @@ import type { CachedImage, PruneOptions, RemovedItem } from '../room.js';
 import { Usage } from './failure.js';
 import { size } from './progress.js';
 import { cacheDirectory, parseAll, trustedOwner } from './pull.js';
+import { json, printable } from './text.js';
 import { ago, parseAge, parseBytes, parseCount, table } from './quantity.js';
 
 interface Flags {
@@ -65,7 +66,7 @@ function addPrune(program: Command): void {
 async function listImages(flags: Flags): Promise<void> {
   const images = await cacheOf(flags).images();
   if (flags.json === true) {
-    for (const image of images) print(JSON.stringify(image));
+    for (const image of images) print(json(image));
     return;
   }
   const header = ['IMAGE', 'PLATFORM', 'MANIFEST', 'COMPRESSED', 'LAST USED'];
@@ -73,9 +74,9 @@ async function listImages(flags: Flags): Promise<void> {
 }
 
 function row(image: CachedImage, now: number): string[] {
-  const platform = image.platform === null ? '-' : Object.values(image.platform).join('/');
+  const platform = image.platform === null ? '-' : printable(Object.values(image.platform).join('/'));
   return [
-    image.reference ?? `(unnamed) ${image.key.slice(0, 12)}`,
+    image.reference === null ? `(unnamed) ${image.key.slice(0, 12)}` : printable(image.reference),
     platform,
     image.manifestDigest.replace(/^sha\d+:/, '').slice(0, 12),
     image.compressedBytes === null ? '-' : size(image.compressedBytes),
@@ -90,7 +91,7 @@ async function removeImages(references: string[], flags: Flags): Promise<void> {
     const report = await cache.remove(reference);
     const name = reference.toString();
     if (!report.found) missing.push(name);
-    else if (flags.json === true) print(JSON.stringify({ reference: name, ...report }));
+    else if (flags.json === true) print(json({ reference: name, ...report }));
     else {
       report.kept.forEach(warnKept);
       if (report.removed.length > 0) print(`${name}: freed ${size(report.freedBytes)}`);
@@ -117,11 +118,11 @@ async function pruneCache(flags: PruneFlags): Promise<void> {
   if (flags.partials !== undefined) options.partials = flags.partials;
   const report = await cacheOf(flags).prune(withKeptImages(options, flags.keepImage));
   if (flags.json === true) {
-    print(JSON.stringify(report));
+    print(json(report));
     return;
   }
   report.kept.forEach(warnKept);
-  for (const item of report.removed) print(`${item.kind} ${item.name}: ${item.reason}, ${size(item.bytes)}`);
+  for (const item of report.removed) print(`${item.kind} ${printable(item.name)}: ${item.reason}, ${size(item.bytes)}`);
   print(`${report.dryRun ? 'would free' : 'freed'} ${size(report.freedBytes)}, ${size(report.remainingBytes)} left`);
 }
 
@@ -136,7 +137,7 @@ async function showUsage(flags: Flags): Promise<void> {
   const cache = cacheOf(flags);
   const usage = await cache.usage();
   if (flags.json === true) {
-    print(JSON.stringify({ directory: cache.directory, ...usage }));
+    print(json({ directory: cache.directory, ...usage }));
     return;
   }
   const rows: [string, number][] = [
@@ -155,7 +156,7 @@ async function showUsage(flags: Flags): Promise<void> {
 }
 
 function warnKept(item: RemovedItem): void {
-  process.stderr.write(`${item.kind} ${item.name} stays: ${item.reason}\n`);
+  process.stderr.write(`${item.kind} ${printable(item.name)} stays: ${item.reason}\n`);
 }
 
 function print(line: string): void {

@@ -4,6 +4,7 @@ import type { Problem, VerifyOptions, VerifyReport } from '../room.js';
 import { Found } from './failure.js';
 import { interruptible } from './pull.js';
 import { addCacheOptions, cacheOf } from './room.js';
+import { json, printable } from './text.js';
 
 interface Flags {
   cacheDir?: string;
@@ -33,7 +34,7 @@ export function addVerify(program: Command): void {
 async function verifyCache(flags: Flags): Promise<void> {
   const { depth, repair = false } = flags;
   const report = await interruptible((signal) => cacheOf(flags).verify({ depth, repair, signal }));
-  process.stdout.write(flags.json === true ? `${JSON.stringify(report)}\n` : describe(report));
+  process.stdout.write(flags.json === true ? `${json(report)}\n` : describe(report));
   if (!report.ok) {
     const count = report.problems.filter(({ repaired }) => repaired === null).length;
     throw new Found(
@@ -43,12 +44,14 @@ async function verifyCache(flags: Flags): Promise<void> {
 }
 
 function describe(report: VerifyReport): string {
-  const skipped = report.skipped.map(({ layer, reason }) => `${layer}: not looked at in depth: ${reason}\n`);
+  const skipped = report.skipped.map(
+    ({ layer, reason }) => `${printable(`${layer}: not looked at in depth: ${reason}`)}\n`,
+  );
   const end = `${report.images} images, ${report.layers} layers: ${report.ok ? 'ok' : 'damaged'}\n`;
   return [...report.problems.map(line), ...skipped, end].join('');
 }
 
 function line({ kind, path, detail, images, repaired }: Problem): string {
   const needed = images.length === 0 ? '' : ` (needed by ${images.join(', ')})`;
-  return `${path}: ${kind}: ${detail}${needed}${repaired === null ? '' : `: ${repaired}`}\n`;
+  return `${printable(`${path}: ${kind}: ${detail}${needed}${repaired === null ? '' : `: ${repaired}`}`)}\n`;
 }

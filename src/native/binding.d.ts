@@ -3,8 +3,8 @@
 
 /** One cache directory. */
 export declare class NativeCache {
-  /** Takes an absolute path. */
-  constructor(directory: string)
+  /** Takes an absolute path, and the users whose files are believed. */
+  constructor(directory: string, trustedOwners: Array<number>)
   /** The path of a file of a layer; `kind` is one of the names in the TypeScript face. */
   layerPath(digest: string, kind: string): string
   /** The path of a reference's metadata, or of its lock. */
@@ -21,10 +21,10 @@ export declare class NativeCache {
   images(): Promise<string>
   /** How much room the cache takes. */
   usage(): Promise<string>
-  /** Removes a reference and what only it needs. */
-  remove(reference: string): Promise<string>
-  /** Removes what the options name. */
-  prune(options: string): Promise<string>
+  /** Starts removing a reference and what only it needs. */
+  remove(reference: string, options: string): NativeTask
+  /** Starts removing what the options name. */
+  prune(options: string): NativeTask
   /** Starts looking for damage. */
   verify(options: string): NativeTask
   /** A lease that is not taken yet. */
@@ -39,6 +39,8 @@ export declare class NativeLayerIndex {
   check(): string
   /** A directory with what it holds. */
   directory(path: string): string
+  /** Some of what a directory holds: at most `count` entries from the `from`th on; null if it is no directory. */
+  entries(path: string, from: number, count: number): string
   /** An entry by path. */
   lookup(path: string): string
   /** All paths of an inode with more than one. */
@@ -49,8 +51,8 @@ export declare class NativeLayerIndex {
 
 /** Layers that stay as long as this is not released. */
 export declare class NativeLease {
-  /** Takes it. */
-  take(digests: Array<string>): Promise<string>
+  /** Starts taking it. */
+  take(digests: Array<string>, options: string): NativeTask
   /** Gives it back. */
   release(): string
 }
@@ -62,7 +64,7 @@ export declare class NativeRegistry {
   /** The outcome of making it. */
   check(): string
   /** Answers from the cache, synchronously. */
-  pullCached(reference: string, platform?: string | undefined | null): string
+  pullCached(reference: string, platform?: string | undefined | null, anyPlatform?: boolean | undefined | null): string
   /** Starts a pull. */
   pull(reference: string, options: string): NativeTask
   /** Starts finding out what a pull would do. */

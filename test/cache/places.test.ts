@@ -1,25 +1,31 @@
 /** Caches that another user owns, that can't be written, or whose file system has no locks. */
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, mkdirSync, readdirSync } from 'node:fs';
+import { chmodSync, chownSync, lchownSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { Registry } from 'microsandbox-image';
+import { GlobalCache, Registry } from 'microsandbox-image';
 import { startRegistry, type TestRegistry } from 'microsandbox-image/testing';
 import { requirePrograms, run } from '../support/programs.js';
 import { scratch } from '../support/scratch.js';
 
 const ROOT = join(__dirname, '..', '..');
 const NOBODY = 65_534;
+const STRANGER = 54_321;
 
 /** Pulls in a process that is somebody else by then; answers with the result's `cached`, or the error's code and message. */
-async function pullAsNobody(reference: string, cache: string, policy: string): Promise<Record<string, unknown>> {
+async function pullAsNobody(
+  reference: string,
+  cache: string,
+  policy: string,
+  more: object = {},
+): Promise<Record<string, unknown>> {
   const script = `
     const { pull, GlobalCache } = require(${JSON.stringify(ROOT)});
     // Loads the addon, which nobody may not be allowed to read.
     new GlobalCache('/nowhere').isExtracted('sha256:' + 'a'.repeat(64));
     process.setegid(${NOBODY});
     process.seteuid(${NOBODY});
-    pull(${JSON.stringify(reference)}, { cache: ${JSON.stringify(cache)}, policy: ${JSON.stringify(policy)} }).then(
+    pull(${JSON.stringify(reference)}, ${JSON.stringify({ cache, policy, ...more })}).then(
       ({ cached }) => console.log(JSON.stringify({ cached })),
       ({ code, message }) => console.log(JSON.stringify({ code, message })),
     );`;
@@ -67,20 +73,66 @@ describe('a cache in an odd place', () => {
     assert.equal(code, 'ERR_CACHE', String(message));
   });
 
-  it('that belongs to another user is refused in plain words', async (t) => {
+  it('that belongs to another user is refused in plain words, on hits too, unless that user is trusted', async (t) => {
     if (!canBecomeNobody(t)) return;
     const server = await serve(t);
-    const cache = open('others', 0o777);
-    for (const name of ['layers', 'images']) {
-      mkdirSync(join(cache, name));
-      chmodSync(join(cache, name), 0o777);
+    const cache = open('others');
+    const reference = server.reference('app:1');
+    await new Registry({ cache }).pull(reference);
+    const all = [cache, ...readdirSync(cache, { recursive: true }).map((name) => join(cache, String(name)))];
+    const give = (owner: number): void => {
+      for (const path of all) lchownSync(path, owner, owner);
+    };
+    give(STRANGER);
+    for (const path of all) chmodSync(path, 0o755);
+    for (const policy of ['if-missing', 'never', 'always']) {
+      const { code, message } = await pullAsNobody(reference, cache, policy);
+      assert.equal(code, 'ERR_CACHE', policy);
+      assert.match(String(message), new RegExp(`problem at ${cache}: it belongs to another user`), policy);
+      assert.match(
+        String(message),
+        new RegExp(`owner ${STRANGER}, mode 0755.*choose a cache directory of your own`),
+        policy,
+      );
     }
-    const { code, message } = await pullAsNobody(server.reference('app:1'), cache, 'if-missing');
-    assert.equal(code, 'ERR_CACHE');
-    assert.match(String(message), /belongs to another user; choose a cache directory of your own/);
-    assert.deepEqual([readdirSync(join(cache, 'layers')), readdirSync(join(cache, 'images'))], [[], []]);
-    for (const name of ['layers', 'images']) chownSync(join(cache, name), NOBODY, NOBODY);
-    assert.deepEqual(await pullAsNobody(server.reference('app:1'), cache, 'if-missing'), { cached: false });
+    const trustedOwners = [STRANGER];
+    assert.deepEqual(await pullAsNobody(reference, cache, 'never', { trustedOwners }), { cached: true });
+    // Root uses it as it is; so does the command line where it is told to.
+    assert.notEqual(new Registry({ cache }).pullCached(reference), null);
+    give(NOBODY);
+    chownSync(join(cache, 'layers'), STRANGER, STRANGER);
+    assert.throws(() => new Registry({ cache }).pullCached(reference), { code: 'ERR_CACHE' });
+    for (const trusting of [{ cache, trustedOwners }, { cache: new GlobalCache(cache, { trustedOwners }) }]) {
+      assert.notEqual(new Registry(trusting).pullCached(reference), null);
+    }
+    const main = join(ROOT, 'dist', 'cli', 'main.js');
+    const listed = (...more: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> =>
+      run(process.execPath, [main, 'ls', '--json', '--cache-dir', cache, ...more]);
+    const refused = await listed();
+    assert.equal(refused.code, 1);
+    assert.match(refused.stdout + refused.stderr, /belongs to another user/);
+    const trusted = await listed('--trusted-owner', String(STRANGER));
+    assert.equal(trusted.code, 0, trusted.stderr);
+    chownSync(join(cache, 'layers'), NOBODY, NOBODY);
+    assert.deepEqual(await pullAsNobody(reference, cache, 'if-missing'), { cached: true });
+  });
+
+  it('that everybody may write is refused, sticky or not', async (t) => {
+    const server = await serve(t);
+    const cache = open('open-to-all', 0o1777);
+    const registry = new Registry({ cache });
+    const wrong = { code: 'ERR_CACHE', message: /everybody may write it \(owner \d+, mode 1777\).*chmod o-w/ };
+    assert.throws(() => registry.pullCached(server.reference('app:1')), wrong);
+    await assert.rejects(registry.pull(server.reference('app:1')), wrong);
+    assert.deepEqual([readdirSync(cache).filter((name) => name === 'leases'), server.requests.length], [[], 0]);
+  });
+
+  it('takes user ids as trusted owners and nothing else', () => {
+    const wrong = { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' };
+    for (const trustedOwners of [null, 7, ['root'], [-1], [1.5], [2 ** 32], [null]] as unknown as number[][]) {
+      assert.throws(() => new Registry({ cache: '/nowhere', trustedOwners }), wrong);
+      assert.throws(() => new GlobalCache('/nowhere', { trustedOwners }), wrong);
+    }
   });
 
   it('whose file system has no locks is refused with what to do', async (t) => {

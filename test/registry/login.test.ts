@@ -27,7 +27,11 @@ function stored(host: string, { username, password } = ME): RegistryOptions {
 const RIGHT: [string, AuthOptions, (server: TestRegistry) => RegistryOptions][] = [
   ['Basic', { type: 'basic', users: USERS }, () => ({ auth: ME })],
   ['tokens', { type: 'bearer', users: USERS }, () => ({ auth: ME })],
-  ['tokens of another host', { type: 'bearer', users: USERS, separateHost: true }, () => ({ auth: ME })],
+  [
+    'tokens of another host',
+    { type: 'bearer', users: USERS, separateHost: true },
+    (server) => ({ auth: ME, insecure: [new URL(server.tokenUrl).host] }),
+  ],
   ['anonymous tokens', { type: 'bearer' }, () => ({})],
   [
     'a token of its own',
@@ -100,6 +104,17 @@ for (const { name: way, skip } of WAYS) {
       server.expireTokens();
       await registry.pull(server.reference('app:1'), { policy: 'always' });
       assert.equal(tokens(), 2);
+    });
+
+    it('asks a function once, for one token over one connection, however often it pulls', async (t) => {
+      const server = await serve(t, way, { auth: { type: 'bearer', users: USERS } });
+      let asked = 0;
+      const registry = client(way, { auth: () => ((asked += 1), Promise.resolve(ME)) });
+      for (let pulls = 0; pulls < 6; pulls += 1) await registry.resolve(server.reference('app:1'));
+      assert.equal(asked, 1);
+      assert.equal(server.requests.filter(({ kind }) => kind === 'token').length, 1);
+      await Promise.all(Array.from({ length: 4 }, () => registry.pull(server.reference('app:1'))));
+      assert.equal(asked, 1);
     });
 
     it('is followed by one try without it when it was stored and is not taken', async (t) => {

@@ -99,6 +99,36 @@ describe('a reference', () => {
     assert.deepEqual(platform, { os: 'linux', architecture: 'arm64' });
   });
 
+  it('to one image of another platform is a hit afterwards for who allows it, and for nobody else', async (t) => {
+    const server = await serve(t, WAY, { images: { 'app:1': forPlatform('linux/arm64') } });
+    const registry = client(WAY, { platform: 'linux/amd64' });
+    const [reference, allowed] = [server.reference('app:1'), { allowPlatformMismatch: true }];
+    const pulled = await registry.pull(reference, allowed);
+    const requests = server.requests.length;
+    assert.equal(registry.pullCached(reference), null);
+    assert.deepEqual(registry.pullCached(reference, allowed), { ...pulled, cached: true });
+    assert.deepEqual(await registry.pull(reference, allowed), { ...pulled, cached: true });
+    assert.equal((await registry.pull(reference, { ...allowed, policy: 'never' })).cached, true);
+    assert.equal((await registry.plan(reference, allowed)).cached, true);
+    assert.equal(server.requests.length, requests, 'a hit asks nobody');
+    assert.equal((await failure(registry.pull(reference))).code, 'ERR_PLATFORM_NOT_FOUND');
+    assert.equal((await failure(registry.pull(reference, { policy: 'never' }))).code, 'ERR_NOT_CACHED');
+  });
+
+  it('is answered from the cache for the platform that is asked for, not for another', async (t) => {
+    const images = { 'app:1': index([{ image: forPlatform('linux/amd64') }, { image: forPlatform('linux/arm64') }]) };
+    const server = await serve(t, WAY, { images });
+    const registry = client(WAY, { platform: 'linux/amd64' });
+    const reference = server.reference('app:1');
+    await registry.pull(reference);
+    assert.equal(registry.pullCached(reference, { platform: 'linux/arm64' }), null);
+    const { manifestDigest } = await registry.pull(reference, { platform: 'linux/arm64' });
+    const hit = registry.pullCached(reference, { platform: 'linux/arm64' });
+    assert.deepEqual([hit?.manifestDigest, hit?.platform.architecture], [manifestDigest, 'arm64']);
+    assert.equal(registry.pullCached(reference)?.platform.architecture, 'amd64');
+    assert.throws(() => registry.pullCached(reference, { platform: 'nowhere' }), { code: 'ERR_INVALID_OPTION' });
+  });
+
   it('by digest gets the bytes that hash to it, and no others', async (t) => {
     const built = image({ layers: [] });
     const server = await serve(t, WAY, { images: { 'app:1': built } });

@@ -2,11 +2,16 @@
 //!
 //! An [`ImageError`] says what went wrong ([`ErrorKind`]), for which image and layer, and links the cause. Its
 //! [`code`](ImageError::code) never changes between versions; its text may. Nothing secret is ever put into a variant:
-//! whoever builds an error from a request leaves headers, tokens and query strings out.
+//! whoever builds an error from a request leaves headers, tokens and query strings out, and what a server echoes of them
+//! is masked by `registry`. Text from outside is escaped here, when an error is made, and cut only when it is printed,
+//! so that nothing is cut before it was masked.
 
 use std::{error::Error as StdError, fmt, io, path::Path};
 
-use crate::model::Digest;
+use crate::{
+    model::Digest,
+    text::{MAX_SHOWN, cut, escape},
+};
 
 /// Result of everything that can fail here.
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;
@@ -28,9 +33,9 @@ struct Inner {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named by the message beside them")]
 pub enum ErrorKind {
-    #[error("invalid image reference {text:?}: {reason}")]
+    #[error("invalid image reference \"{}\": {reason}", cut(.text, MAX_NAME))]
     InvalidReference { text: String, reason: String },
-    #[error("invalid digest {text:?}: {reason}")]
+    #[error("invalid digest \"{}\": {reason}", cut(.text, MAX_NAME))]
     InvalidDigest { text: String, reason: String },
     #[error("invalid option {option}: {reason}")]
     InvalidOption { option: String, reason: String },
@@ -38,25 +43,26 @@ pub enum ErrorKind {
     #[error("{what} not found at {registry}")]
     NotFound { what: String, registry: String },
     /// The registry wants other credentials; `reason` ends with what to do next.
-    #[error("{registry} refused access: {reason}")]
+    #[error("{registry} refused access: {}", cut(.reason, MAX_TEXT))]
     Unauthorized { registry: String, reason: String },
     /// The registry answered with a status that is no success; `message` is its own text or ours.
-    #[error("{registry} answered {status}: {message}")]
+    #[error("{registry} answered {status}: {}", cut(.message, MAX_TEXT))]
     Registry { registry: String, status: u16, message: String },
     /// The network below HTTP failed: DNS, connect, TLS, reset, a body that ended too soon.
-    #[error("network error with {host}: {reason}")]
+    #[error("network error with {host}: {}", cut(.reason, MAX_TEXT))]
     Network { host: String, reason: String },
     #[error("timed out after {after_ms} ms: {what}")]
     Timeout { what: String, after_ms: u64 },
-    #[error("no image for platform {wanted}; available: {}", list(.available))]
-    PlatformNotFound { wanted: String, available: Vec<String> },
-    #[error("bad manifest: {reason}")]
+    /// `available` are some of the platforms there are; `more` is how many others.
+    #[error("no image for platform {wanted}; available: {}{}", list(.available), and_more(*.more))]
+    PlatformNotFound { wanted: String, available: Vec<String>, more: usize },
+    #[error("bad manifest: {}", cut(.reason, MAX_TEXT))]
     Manifest { reason: String },
-    #[error("bad image config: {reason}")]
+    #[error("bad image config: {}", cut(.reason, MAX_TEXT))]
     Config { reason: String },
-    #[error("unsupported media type {media_type:?} of {what}")]
+    #[error("unsupported media type \"{}\" of {what}", cut(.media_type, MAX_NAME))]
     UnsupportedMediaType { media_type: String, what: String },
-    #[error("digest mismatch of {what}: expected {expected}, got {actual}")]
+    #[error("digest mismatch of {what}: expected {}, got {actual}", cut(.expected, MAX_NAME))]
     DigestMismatch { what: String, expected: String, actual: String },
     /// The layer's bytes can't be extracted; `entry` is the path in the archive where known.
     #[error("cannot extract{}: {reason}", entry_text(.entry))]
@@ -84,8 +90,19 @@ pub enum ErrorKind {
     Internal { message: String },
 }
 
+/// Letters of a name, and of a reason with our own words around it, that a message shows.
+const MAX_NAME: usize = 160;
+const MAX_TEXT: usize = 2 * MAX_SHOWN;
+
 fn list(items: &[String]) -> String {
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+    if items.is_empty() { "none".to_owned() } else { cut(&items.join(", "), MAX_TEXT).into_owned() }
+}
+
+/// ` and 329,990 more`, or nothing.
+fn and_more(more: usize) -> String {
+    let digits = more.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    if more == 0 { String::new() } else { format!(" and {} more", groups.join(",")) }
 }
 
 fn entry_text(entry: &Option<String>) -> String {
@@ -145,13 +162,79 @@ impl ErrorKind {
     /// Makes the error and links what caused it.
     pub fn caused_by(self, source: impl Into<Source>) -> ImageError {
         let mut error = ImageError::from(self);
-        error.0.source = Some(source.into());
+        error.0.source = Some(told(source.into(), &|text| escape(text).into_owned()));
         error
     }
+
+    /// The same with every text changed.
+    fn with_texts(mut self, change: &dyn Fn(&str) -> String) -> Self {
+        let each = |texts: &mut [&mut String]| texts.iter_mut().for_each(|text| **text = change(text));
+        match &mut self {
+            Self::InvalidReference { text, reason } | Self::InvalidDigest { text, reason } => each(&mut [text, reason]),
+            Self::InvalidOption { option, reason } => each(&mut [option, reason]),
+            Self::NotFound { what, registry } => each(&mut [what, registry]),
+            Self::Unauthorized { registry, reason } => each(&mut [registry, reason]),
+            Self::Registry { registry, message, .. } => each(&mut [registry, message]),
+            Self::Network { host, reason } => each(&mut [host, reason]),
+            Self::Timeout { what, .. } => each(&mut [what]),
+            Self::PlatformNotFound { wanted, available, .. } => {
+                each(&mut [wanted]);
+                available.iter_mut().for_each(|text| *text = change(text));
+            }
+            Self::Manifest { reason } | Self::Config { reason } => each(&mut [reason]),
+            Self::UnsupportedMediaType { media_type, what } => each(&mut [media_type, what]),
+            Self::DigestMismatch { what, expected, actual } => each(&mut [what, expected, actual]),
+            Self::Extraction { entry, reason } => {
+                each(&mut [reason]);
+                entry.iter_mut().for_each(|text| *text = change(text));
+            }
+            Self::Limit { entry, .. } => entry.iter_mut().for_each(|text| *text = change(text)),
+            Self::Index { path, reason } | Self::Cache { path, reason } => each(&mut [path, reason]),
+            Self::LockTimeout { path, .. } | Self::NoSpace { path, .. } | Self::Io { path, .. } => each(&mut [path]),
+            Self::Internal { message } => each(&mut [message]),
+            Self::NotCached | Self::Aborted => {}
+        }
+        self
+    }
+}
+
+/// A cause of which only the text is left.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    below: Option<Source>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for Told {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.below.as_deref().map(|below| below as &(dyn StdError + 'static))
+    }
+}
+
+/// A chain of causes with its texts changed. One that needs no change stays what it is.
+fn told(source: Source, change: &dyn Fn(&str) -> String) -> Source {
+    let chain =
+        std::iter::successors(Some(&*source as &(dyn StdError + 'static)), |&cause: &&(dyn StdError + 'static)| {
+            cause.source()
+        });
+    let texts: Vec<(String, String)> = chain.map(ToString::to_string).map(|text| (change(&text), text)).collect();
+    // The debug print shows what the text doesn't.
+    if texts.iter().all(|(changed, text)| changed == text) && change(&format!("{source:?}")) == format!("{source:?}") {
+        return source;
+    }
+    let rebuilt = texts.into_iter().rev().fold(None, |below, (text, _)| Some(Box::new(Told { text, below }) as Source));
+    rebuilt.unwrap_or(source)
 }
 
 impl From<ErrorKind> for ImageError {
     fn from(kind: ErrorKind) -> Self {
+        let kind = kind.with_texts(&|text| escape(text).into_owned());
         Self(Box::new(Inner { kind, reference: None, layer: None, source: None }))
     }
 }
@@ -160,6 +243,14 @@ impl ImageError {
     /// What went wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
+    }
+
+    /// The same with every text changed, those of its causes included.
+    #[must_use]
+    pub(crate) fn with_texts(mut self, change: &dyn Fn(&str) -> String) -> Self {
+        self.0.kind = self.0.kind.with_texts(change);
+        self.0.source = self.0.source.map(|source| told(source, change));
+        self
     }
 
     /// The stable code, such as `ERR_NOT_FOUND`.
@@ -280,6 +371,31 @@ mod tests {
         let full = ImageError::io("write", "/x", io::Error::from(io::ErrorKind::StorageFull));
         let other = ImageError::io("write", "/x", io::Error::from(io::ErrorKind::PermissionDenied));
         assert_eq!((full.code(), other.code()), ("ERR_NO_SPACE", "ERR_IO"));
+    }
+
+    #[test]
+    fn text_from_outside_is_escaped_when_an_error_is_made_its_causes_included() {
+        let cause = ErrorKind::Internal { message: "deep\u{9b}2J".into() }.caused_by(io::Error::other("\u{1b}[31m"));
+        let error = ErrorKind::PlatformNotFound {
+            wanted: "a".into(),
+            available: vec!["l\u{202e}x/\u{1b}[31m".into()],
+            more: 0,
+        };
+        let error = error.caused_by(cause);
+        let mut text = format!("{error} {error:?}");
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            text.push_str(&next.to_string());
+            cause = next.source();
+        }
+        assert!(text.contains("l\\u{202e}x/\\u{1b}[31m") && text.contains("deep\\u{9b}2J"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text}");
+    }
+
+    #[test]
+    fn a_cause_that_needs_no_escape_keeps_its_type() {
+        let error = ErrorKind::Aborted.caused_by(io::Error::from_raw_os_error(5));
+        assert!(error.source().unwrap().downcast_ref::<io::Error>().is_some());
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod pull;
 pub mod registry;
 pub mod store;
 mod sync;
+mod text;
 
 pub use error::{ErrorKind, ImageError, Result};
 pub use model::{Digest, ImageConfig, Platform, Reference};

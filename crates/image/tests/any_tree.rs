@@ -127,7 +127,7 @@ proptest! {
         fs::create_dir(&root).unwrap();
         let unpacked = unpack(Chopped(gzip.finish().unwrap().into()), &root, Unpack::default()).unwrap();
         let file = temp.path().join("index");
-        fs::write(&file, unpacked.index.unwrap()).unwrap();
+        fs::write(&file, unpacked.index.unwrap().to_vec().unwrap()).unwrap();
         let index = LayerIndex::open(&file).unwrap();
         prop_assert_eq!(fs::read_dir(&root).unwrap().count(), tree.len());
         for (name, node) in &tree {

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use microsandbox_image_core::{
     GlobalCache, PullOptions, Reference, Registry, Result, Settings,
-    layer::{Source, Unpack, unpack},
+    layer::{Source, Unpack, probe_host, unpack},
     progress::Unobserved,
 };
 use support::{Server, Store, images};
@@ -69,7 +69,7 @@ fn most_open<T>(below: &Path, work: impl FnOnce() -> T) -> (T, usize) {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 most.fetch_max(open(), Ordering::Relaxed);
-                thread::sleep(Duration::from_micros(500));
+                thread::sleep(Duration::from_millis(2));
             }
         });
         let out = work();
@@ -195,14 +195,65 @@ fn directories(count: usize) -> Vec<u8> {
 
 #[test]
 fn descriptors_do_not_grow_with_the_number_of_directories() {
-    let archive = Bytes::from(directories(6000));
+    let archive = Bytes::from(directories(2000));
+    let memory = Path::new("/dev/shm");
+    let host = if probe_host(memory).is_ok() { memory.to_owned() } else { std::env::temp_dir() };
     for (writers, directories) in [(1, 8), (2, 16), (3, 48)] {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = tempfile::tempdir_in(&host).unwrap();
         let how = Unpack { writers, directories, ..Unpack::default() };
         let (unpacked, open) = most_open(temp.path(), || unpack(Pieces(archive.clone()), temp.path(), how));
-        assert_eq!(unpacked.unwrap().entries, 1 + 3 * 6000 - 1);
+        assert_eq!(unpacked.unwrap().entries, 3 * 2000);
         // The root's handle, one for each thread that finishes directories, and a file for each writer.
         let beside = 2 + 2 * writers;
         assert!(open <= directories.max(8 * writers) + beside, "{open} were open, {directories} may be");
     }
+}
+
+/// The names in a directory that were opened since it was watched.
+struct Opened(std::os::fd::OwnedFd);
+
+impl Opened {
+    fn watch(directory: &Path) -> Self {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let watch = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        add_watch(&watch, directory, WatchFlags::OPEN).unwrap();
+        Self(watch)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = rustix::fs::inotify::Reader::new(&self.0, &mut buffer);
+        let mut names = Vec::new();
+        while let Ok(event) = events.next() {
+            names.extend(event.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        names
+    }
+}
+
+#[test]
+fn the_files_that_a_pull_opens_do_not_grow_with_the_number_of_images() {
+    let layer = layer("one");
+    let store = Store::with_image(&[&layer]);
+    let server = Server::start(move |request| store.reply(request));
+    let temp = tempfile::tempdir().unwrap();
+    let registry = registry(temp.path(), Settings::default());
+    let (cache, reference) = (registry.cache(), support::reference(&server.host));
+    cache.prepare().unwrap();
+    // A crash left something to sweep as well.
+    fs::create_dir(cache.layers_dir().join(".trash-1-1")).unwrap();
+    let mine = cache.image_metadata_path(&reference, &support::amd64());
+    let mine = mine.file_stem().unwrap().to_str().unwrap();
+    for image in 0..200 {
+        let key = images::sha256(format!("{image}").as_bytes()).to_string().replace("sha256:", "");
+        fs::write(cache.images_dir().join(format!("{key}.json")), "{}").unwrap();
+        fs::write(cache.images_dir().join(format!("{key}.lock")), "").unwrap();
+    }
+    let opened = Opened::watch(cache.images_dir());
+    let (options, never) = (PullOptions::default(), CancellationToken::new());
+    runtime().block_on(registry.pull(&reference, &options, Arc::new(Unobserved), never)).unwrap();
+    let names = opened.names();
+    assert!(names.iter().any(|name| name.starts_with(mine)), "its own files are seen: {names:?}");
+    assert!(names.iter().all(|name| name.starts_with(mine)), "{names:?}");
+    assert!(!cache.layers_dir().join(".trash-1-1").exists(), "what a crash left is swept all the same");
 }

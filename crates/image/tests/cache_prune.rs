@@ -11,8 +11,8 @@ use microsandbox_image_core::{
     Digest, GlobalCache, ImageConfig, Platform, Reference,
     model::Algorithm,
     store::{
-        CachedImageMetadata, CachedLayerMetadata, InheritedKey, Item, ItemKind, LayerFile, LayerTree, PruneOptions,
-        Reason, Recovery, TreeFile,
+        CachedImageMetadata, CachedLayerMetadata, Item, ItemKind, LayerFile, PruneOptions, Reason, Recovery, TreeFile,
+        TreeName,
     },
 };
 
@@ -32,15 +32,15 @@ fn reference(name: &str) -> Reference {
 }
 
 /// The tree of a layer that is named so: `layer`, or `layer.key`.
-fn tree(name: &str) -> LayerTree {
+fn tree(name: &str) -> TreeName {
     let (layer, key) = name.split_once('.').map_or((name, None), |(layer, key)| (layer, Some(key)));
-    let inherited = key.map(|key| InheritedKey::parse(&digest(key).hex()[..32]).unwrap());
-    LayerTree { digest: digest(layer), inherited }
+    let inherited = key.map(|key| digest(key).hex()[..32].to_owned());
+    TreeName { digest: digest(layer), inherited }
 }
 
 /// What a report calls it.
 fn told(name: &str) -> String {
-    let LayerTree { digest, inherited } = tree(name);
+    let TreeName { digest, inherited } = tree(name);
     inherited.map_or(digest.to_string(), |key| format!("{digest}.{key}"))
 }
 
@@ -75,9 +75,9 @@ impl Fixture {
             }
         }
         let layer = |name: &&str| {
-            let LayerTree { digest, inherited } = tree(name);
+            let TreeName { digest, inherited } = tree(name);
             let (media_type, size_bytes, diff_id) = (None, Some(50_000), String::new());
-            CachedLayerMetadata { digest, media_type, size_bytes, diff_id, inherited }
+            CachedLayerMetadata { digest, media_type, size_bytes, diff_id, inherited, no_index: false }
         };
         let metadata = CachedImageMetadata {
             manifest_digest: digest(name),
@@ -107,7 +107,7 @@ impl Fixture {
         fs::write(place(TreeFile::Tree).join("content"), vec![1; bytes]).unwrap();
         fs::write(place(TreeFile::Tree).join(".complete"), "").unwrap();
         fs::write(place(TreeFile::Index), "index").unwrap();
-        fs::write(place(TreeFile::Inherited), "list").unwrap();
+        fs::write(place(TreeFile::List), "list").unwrap();
         let layer = name.split_once('.').unwrap().0;
         fs::write(self.path(layer, LayerFile::Blob), vec![2; bytes / 2]).unwrap();
         fs::write(self.path(layer, LayerFile::Table), "table").unwrap();

@@ -9,11 +9,12 @@ use std::{
 
 use microsandbox_image_core::{
     Digest, GlobalCache, ImageConfig, Platform, Reference,
+    layer::OverrideStat,
     model::Algorithm,
     pull::verify,
     store::{
-        CachedImageMetadata, CachedLayerMetadata, Depth, LayerFile, ProblemKind, Repair, SkipReason, VerifyOptions,
-        VerifyReport,
+        CachedImageMetadata, CachedLayerMetadata, Depth, LayerFile, ProblemKind, Repair, SkipReason, TreeFile,
+        TreeName, VerifyOptions, VerifyReport,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,18 @@ fn archive(content: &str) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// The list of what the layers' base trees inherit: directories that no entry describes, of root and 0755.
+fn inherited() -> Vec<u8> {
+    let mut list = b"MSBh\x01\0\0\0".to_vec();
+    for path in ["etc", "etc/deep", "etc/deep/er", "opt"] {
+        list.push(1);
+        list.extend((path.len() as u32).to_le_bytes());
+        list.extend(path.as_bytes());
+        list.extend(OverrideStat { uid: 0, gid: 0, mode: 0o040_755, rdev: 0 }.to_bytes());
+    }
+    list
+}
+
 fn run(cache: &GlobalCache, depth: Depth, repair: bool) -> VerifyReport {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(verify(cache, VerifyOptions { depth, repair }, CancellationToken::new())).unwrap()
@@ -53,6 +66,7 @@ impl Fixture {
             let blob = archive(content);
             let digest = Digest::of(Algorithm::Sha256, &blob);
             fs::write(cache.layer(&digest, LayerFile::Blob), &blob).unwrap();
+            fs::write(cache.tree(&TreeName::base(&digest), TreeFile::List), inherited()).unwrap();
             digest
         });
         let [a, b] = digests;
@@ -72,6 +86,7 @@ impl Fixture {
             size_bytes: Some(fs::metadata(self.cache.layer(digest, LayerFile::Blob)).unwrap().len()),
             diff_id: digest.to_string(),
             inherited: None,
+            no_index: false,
         };
         let manifest = serde_json::json!({
             "layers": layers.iter().map(|digest| serde_json::json!({ "digest": digest.to_string() })).collect::<Vec<_>>()
@@ -82,7 +97,7 @@ impl Fixture {
             config_digest: Digest::of(Algorithm::Sha256, b"{}"),
             config: ImageConfig::default(),
             layers: layers.iter().map(layer).collect(),
-            format_version: 1,
+            format_version: 2,
             reference: Some(Reference::parse(name).unwrap().to_string()),
             platform: Some(Platform::host_linux()),
             index_digest: None,
@@ -274,7 +289,7 @@ fn a_damaged_index_or_list_is_made_again() {
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
     fixture.damaged(Depth::Size, &[(DamagedIndex, Extracted)]);
-    fs::write(fixture.path(LayerFile::ImplicitDirs), b"\x09\0").unwrap();
+    fs::write(fixture.cache.tree(&TreeName::base(&fixture.a), TreeFile::List), b"\x09\0").unwrap();
     fixture.damaged(Depth::Size, &[(DamagedList, Extracted)]);
 }
 
@@ -358,7 +373,7 @@ fn only_a_whole_tree_is_sound() {
     assert!(!fixture.cache.is_sound(&fixture.a, false) && fixture.cache.is_sound(&fixture.b, true));
     fs::remove_file(fixture.cache.layer(&fixture.b, LayerFile::Index)).unwrap();
     assert!(!fixture.cache.is_sound(&fixture.b, true) && fixture.cache.is_sound(&fixture.b, false));
-    fs::write(fixture.cache.layer(&fixture.b, LayerFile::ImplicitDirs), b"\x09\0").unwrap();
+    fs::write(fixture.cache.tree(&TreeName::base(&fixture.b), TreeFile::List), b"\x09\0").unwrap();
     assert!(!fixture.cache.is_sound(&fixture.b, false));
 }
 

@@ -189,7 +189,7 @@ fn damaged_indexes_are_refused_or_answer() {
     let root = temp.path().join("tree");
     fs::create_dir(&root).unwrap();
     let unpacked = unpack(Once(Some(seed().into())), &root, Unpack::default()).unwrap();
-    let index = unpacked.index.unwrap();
+    let index = unpacked.index.unwrap().to_vec().unwrap();
     let file = temp.path().join("index");
     let mut random = Random(42);
     let (mut opened, mut refused) = (0, 0);

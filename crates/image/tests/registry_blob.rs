@@ -56,6 +56,9 @@ async fn answers_to_a_range_lead_to_the_right_bytes_whatever_they_are() {
         ("416", Box::new(|_| Reply::new(416, ""))),
         ("400", Box::new(|_| Reply::new(400, "no ranges here"))),
         ("501", Box::new(|_| Reply::new(501, ""))),
+        ("401", Box::new(|_| Reply::new(401, ""))),
+        ("403", Box::new(|_| Reply::new(403, ""))),
+        ("405", Box::new(|_| Reply::new(405, ""))),
     ];
     for (name, odd) in table {
         let content = blob.clone();
@@ -214,4 +217,39 @@ async fn one_connection_serves_many_blobs() {
         assert!(read_blob(&client, &server.host, &describe(blob), 0).await.unwrap() == *blob);
     }
     assert!(server.connections() <= 2, "{}", server.connections());
+}
+
+#[tokio::test]
+async fn a_storage_server_that_refuses_ranges_is_asked_for_the_whole() {
+    let blob = noise(LENGTH);
+    let content = blob.clone();
+    let storage = Server::start(move |request| match request.from() {
+        Some(_) => Reply::new(403, ""),
+        None => Reply::new(200, content.clone()),
+    });
+    let target = storage.host.clone();
+    let server = Server::start(move |request| match request.path.contains("/blobs/") {
+        true => Reply::new(307, "").with("location", format!("http://{target}{}", request.path)),
+        false => Reply::new(200, "{}"),
+    });
+    let rest = read_blob(&client(options()), &server.host, &describe(&blob), 1000).await.unwrap();
+    assert!(rest == blob[1000..]);
+    let asked: Vec<_> = storage.requests().iter().map(support::Request::from).collect();
+    assert_eq!(asked, [Some(1000), Some(1000), None], "a new address first, then the whole");
+}
+
+#[tokio::test]
+async fn a_body_whose_bytes_are_all_there_is_taken_though_its_connection_does_not_end() {
+    let blob = noise(LENGTH);
+    let store = Store::with_image(&[&blob]);
+    let server = Server::start(move |request| match request.path.contains("/blobs/") {
+        true => store.reply(request).ending(End::Unended),
+        false => store.reply(request),
+    });
+    let patient =
+        microsandbox_image_core::registry::ClientOptions { stall_timeout: Duration::from_secs(30), ..options() };
+    let (client, began) = (client(patient), Instant::now());
+    support::resolve(&client, &server.host).await.unwrap();
+    assert!(read_blob(&client, &server.host, &describe(&blob), 0).await.unwrap() == blob);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

@@ -399,3 +399,29 @@ async fn tokens_of_any_odd_life_are_taken_and_answers_without_one_are_refused() 
         );
     }
 }
+
+#[tokio::test]
+async fn a_token_that_ends_in_the_middle_of_a_blob_is_replaced_and_the_rest_is_asked_for() {
+    let blob = noise(100_000);
+    let store = Store::with_image(&[&blob]);
+    let given = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let host = request.header("host").unwrap();
+        if request.path.starts_with("/token") {
+            let number = given.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::new(200, format!(r#"{{"token":"token-{number}"}}"#));
+        }
+        match (request.header("authorization"), request.from()) {
+            _ if request.path == "/v2/" => Reply::new(200, ""),
+            // The first token ends while its download does.
+            (Some("Bearer token-1"), None) => store.reply(request).ending(support::End::Cut(40_000)),
+            (Some("Bearer token-2"), _) => store.reply(request),
+            _ => Reply::new(401, "").with("www-authenticate", format!(r#"Bearer realm="http://{host}/token""#)),
+        }
+    });
+    let client = client(with_auth(basic("me")));
+    assert!(read_blob(&client, &server.host, &describe(&blob), 0).await.unwrap() == blob);
+    assert_eq!(server.asked("/token").len(), 2);
+    let asked: Vec<_> = server.asked("/blobs/").iter().map(Request::from).collect();
+    assert_eq!(asked, [None, None, Some(40_000), Some(40_000)]);
+}

@@ -4,8 +4,9 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
-    sync::Arc,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -152,8 +153,69 @@ async fn loopback_and_no_proxy_go_straight() {
     resolve(&client(options.clone()), &origin.host).await.unwrap();
     assert!(proxy.requests().is_empty());
     let named = ClientOptions { proxy: ProxySetting::Url(format!("http://{}", proxy.host)), ..options };
-    assert!(resolve(&client(named), &origin.host).await.is_err());
-    assert!(!proxy.requests().is_empty());
+    let auth = RegistryAuth::Basic { username: "me".into(), password: Secret::new("hunter2") };
+    for host in [origin.host.clone(), origin.host.replace("127.0.0.1", "localhost")] {
+        let options = ClientOptions { auth: Some(auth.clone()), ..named.clone() };
+        resolve(&client(options), &host).await.unwrap();
+    }
+    assert!(proxy.requests().is_empty(), "loopback goes direct, whoever names the proxy");
+}
+
+/// A SOCKS5 proxy (RFC 1928) that leads every name to one server, and tells which names it was asked for.
+fn socks(target: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (host, names) = (listener.local_addr().unwrap().to_string(), Arc::new(Mutex::new(Vec::new())));
+    let asked = Arc::clone(&names);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let (target, asked) = (target.clone(), Arc::clone(&asked));
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).map(|()| bytes)
+                };
+                let methods = take(2)?[1];
+                take(methods.into())?;
+                client.write_all(&[5, 0])?;
+                let mut take = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    client.read_exact(&mut bytes).map(|()| bytes)
+                };
+                assert_eq!(take(4)?, [5, 1, 0, 3], "a connection by name");
+                let length = take(1)?[0];
+                let name = String::from_utf8(take(length.into())?).unwrap();
+                take(2)?;
+                asked.lock().unwrap().push(name);
+                client.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 0])?;
+                let server = TcpStream::connect(target)?;
+                let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let _ = std::io::copy(&mut &server, &mut client);
+                client.shutdown(std::net::Shutdown::Both)
+            });
+        }
+    });
+    (host, names)
+}
+
+#[tokio::test]
+async fn a_socks5_proxy_is_told_the_name_and_leads_there_in_plain_http_and_in_tls() {
+    let store = Store::with_image(&[]);
+    let copy = store.clone();
+    let plain = Server::start(move |request| store.reply(request));
+    let Certificates { authority, server } = certificates("registry.invalid", false);
+    let secure = Server::start_tls(server, move |request| copy.reply(request));
+    for (target, insecure) in [(&plain, vec!["registry.invalid:5000".to_owned()]), (&secure, Vec::new())] {
+        let (proxy, names) = socks(target.host.clone());
+        let options = ClientOptions {
+            proxy: ProxySetting::Url(format!("socks5h://{proxy}")),
+            insecure: Insecure::Hosts(insecure),
+            ..trusting(&authority)
+        };
+        resolve(&client(options), "registry.invalid:5000").await.unwrap();
+        assert!(names.lock().unwrap().iter().all(|name| name == "registry.invalid"));
+        assert!(!target.requests().is_empty());
+    }
 }
 
 struct Certificates {
@@ -163,8 +225,13 @@ struct Certificates {
 
 /// A certificate for a server. Self-signed: it is its own authority.
 fn certificates(name: &str, self_signed: bool) -> Certificates {
+    certificates_until(name, self_signed, 4000)
+}
+
+fn certificates_until(name: &str, self_signed: bool, year: i32) -> Certificates {
     let key = KeyPair::generate().unwrap();
     let mut own = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    own.not_after = rcgen::date_time_ymd(year, 1, 1);
     let (authority, certificate) = if self_signed {
         own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = own.self_signed(&key).unwrap();
@@ -225,7 +292,10 @@ async fn an_extra_authority_may_come_from_the_environment() {
 async fn certificates_that_are_not_trusted_end_it_at_once() {
     let right = certificates("127.0.0.1", false);
     let named = certificates("registry.example", true);
+    let expired = [false, true].map(|self_signed| certificates_until("127.0.0.1", self_signed, 2020));
     for (config, options, words) in [
+        (&expired[0], trusting(&expired[0].authority), "it has expired"),
+        (&expired[1], trusting(&expired[1].authority), "it has expired"),
         (&right, options(), "nobody known has signed it"),
         (&right, trusting(&named.authority), "nobody known has signed it"),
         (&named, trusting(&named.authority), "another name"),

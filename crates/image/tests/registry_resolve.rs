@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use microsandbox_image_core::{
     Digest, Platform, Reference, model::Algorithm, progress::Unobserved, registry::ResolvedImage,
@@ -100,6 +103,21 @@ async fn indexes_within_indexes_are_followed_and_attestations_are_not() {
     }
     store.tag("latest", OCI_INDEX, &deep);
     assert_eq!(resolve_for(store, "linux/amd64").await.unwrap_err().code(), "ERR_MANIFEST");
+}
+
+#[tokio::test]
+async fn entries_of_unknown_media_types_and_artifacts_are_ignored() {
+    let mut store = Store::default();
+    let image = store.image("linux/amd64", &[&noise(6)]);
+    let platform = platform_field("linux/amd64");
+    let artifact = format!(r#"{platform},"artifactType":"application/vnd.example.sbom""#);
+    let index = store.index(&[
+        descriptor("application/vnd.example.thing+json", b"never fetched", &platform),
+        descriptor(OCI_MANIFEST, b"nor this", &artifact),
+        descriptor(OCI_MANIFEST, &image, &platform),
+    ]);
+    store.tag("latest", OCI_INDEX, &index);
+    assert_eq!(resolve_for(store, "linux/amd64").await.unwrap().manifest_digest, sha256(&image));
 }
 
 #[tokio::test]
@@ -241,4 +259,56 @@ async fn odd_manifests_are_taken_or_refused_by_name() {
         let resolved = resolve_for(store, "linux/amd64").await;
         assert_eq!(resolved.map(|_| ()).map_err(|error| error.code()), expected, "{name}");
     }
+}
+
+/// An index of indexes with so many entries each, every entry for a platform of its own.
+fn many_platforms(indexes: usize, entries: usize) -> Store {
+    let mut store = Store::default();
+    let entry = |number: usize| descriptor(OCI_MANIFEST, b"", &platform_field(&format!("os{number}/amd64")));
+    let inner: Vec<String> = (0..indexes)
+        .map(|index| {
+            let inner = store.index(&(0..entries).map(|at| entry(index * entries + at)).collect::<Vec<_>>());
+            descriptor(OCI_INDEX, &inner, "")
+        })
+        .collect();
+    let outer = store.index(&inner);
+    store.tag("latest", OCI_INDEX, &outer);
+    store
+}
+
+#[tokio::test]
+async fn an_index_of_very_many_platforms_is_read_in_linear_time_and_told_in_one_line() {
+    let (indexes, entries) = (8, 20_000);
+    let store = many_platforms(indexes, entries);
+    let began = Instant::now();
+    let error = resolve_for(store, "linux/amd64").await.err().unwrap();
+    // Comparing each with each took minutes.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(error.code(), "ERR_PLATFORM_NOT_FOUND");
+    let text = error.to_string();
+    assert!(text.len() < 1000 && text.ends_with("os9/amd64 and 159,990 more"), "{text}");
+}
+
+#[tokio::test]
+async fn the_search_among_very_many_platforms_can_be_stopped() {
+    let store = many_platforms(8, 20_000);
+    let server = Server::start(move |request| store.reply(request));
+    let client = client(options());
+    let mut clock = tokio::time::interval(Duration::from_millis(5));
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    let search = resolve(&client, &server.host);
+    tokio::pin!(search);
+    // Whoever stops it is asked between any two steps of it: as often as this clock is.
+    let error = loop {
+        tokio::select! {
+            biased;
+            _ = clock.tick() => {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            resolved = &mut search => break resolved.err().unwrap(),
+        }
+    };
+    assert_eq!(error.code(), "ERR_PLATFORM_NOT_FOUND");
+    assert!(longest < Duration::from_secs(1), "it could not be stopped for {longest:?}");
 }

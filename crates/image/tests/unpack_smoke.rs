@@ -67,7 +67,7 @@ fn an_archive_with_a_bit_of_everything_is_unpacked() {
     assert_eq!(unpacked.implicit_directories, [b"deep".to_vec(), b"deep/er".to_vec()]);
 
     let file = temp.path().join("index");
-    fs::write(&file, unpacked.index.unwrap()).unwrap();
+    fs::write(&file, unpacked.index.unwrap().to_vec().unwrap()).unwrap();
     let index = LayerIndex::open(&file).unwrap();
     let entry = index.lookup(b"usr/lib/x").unwrap();
     assert_eq!((entry.inode, entry.size, entry.mode), (host.ino(), 3_000_000, 0o104_755));

@@ -45,6 +45,16 @@ impl NativeLayerIndex {
         })
     }
 
+    /// Some of what a directory holds: at most `count` entries from the `from`th on; null if it is no directory.
+    #[napi]
+    pub fn entries(&self, path: String, from: u32, count: u32) -> String {
+        self.answer(|index| {
+            let directory = index.directory(trimmed(&path))?;
+            let piece = index.entries(&directory).skip(from as usize).take(count as usize);
+            Some(json!(piece.map(|entry| entry_json(&entry)).collect::<Vec<_>>()))
+        })
+    }
+
     /// An entry by path.
     #[napi]
     pub fn lookup(&self, path: String) -> String {

@@ -3,9 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use microsandbox_image_core::{
-    GlobalCache, ImageError, Platform, Reference, Registry, Result, Settings,
+    GlobalCache, ImageError, Platform, PullOptions, Reference, Registry, Result,
     progress::{EventQueue, Observer},
-    registry::ClientOptions,
 };
 use napi::Env;
 use napi_derive::napi;
@@ -21,8 +20,8 @@ use crate::{
 #[napi]
 pub struct NativeRegistry {
     registry: std::result::Result<Registry, String>,
-    /// Kept for clients that ask JavaScript for credentials: each pull has its own way back.
-    options: Option<(ClientOptions, Settings)>,
+    /// How JavaScript is asked for credentials, by all tasks of this client.
+    questions: Arc<Questions>,
 }
 
 #[napi]
@@ -30,20 +29,20 @@ impl NativeRegistry {
     /// Takes the options' text. What is wrong with them is told by `check`.
     #[napi(constructor)]
     pub fn new(options: String) -> Self {
-        let mut kept = None;
+        let questions = Questions::new();
         let made = without_panic(|| {
             let options = parse_json::<RegistryText>("options", &options)?;
             let cache = GlobalCache::new(Path::new(&options.cache)).with_trusted_owners(&options.trusted_owners);
             let platform = options.platform.clone().unwrap_or_default();
             let (settings, asks) = (options.settings(), options.asks_for_credentials);
-            let client = options.into_client();
+            let mut client = options.into_client();
             if asks {
-                kept = Some((client.clone(), settings.clone()));
+                client.credential_provider = Some(Arc::new(Asker(Arc::clone(&questions))));
             }
             Registry::new(cache, platform, client, settings)
         });
         let registry = made.map_err(|error| guarded::<()>(|| Err(error)));
-        Self { registry, options: kept }
+        Self { registry, questions }
     }
 
     /// The outcome of making it.
@@ -57,25 +56,27 @@ impl NativeRegistry {
 
     /// Answers from the cache, synchronously.
     #[napi]
-    pub fn pull_cached(&self, reference: String, platform: Option<String>) -> String {
+    pub fn pull_cached(&self, reference: String, platform: Option<String>, any_platform: Option<bool>) -> String {
         guarded(|| {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
-            Ok(self.get()?.pull_cached(&reference, platform.as_ref())?.map(ResultText::from))
+            let allow_platform_mismatch = any_platform.unwrap_or_default();
+            let options = PullOptions { platform, allow_platform_mismatch, ..PullOptions::default() };
+            Ok(self.get()?.pull_cached_with(&reference, &options)?.map(ResultText::from))
         })
     }
 
     /// Starts a pull.
     #[napi]
     pub fn pull(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
-        let questions = Questions::new();
-        let (registry, cached) = (self.for_call(&questions), self.get().cloned());
+        let (registry, cached) = (self.get().cloned(), self.get().cloned());
         let (reference_text, options_text) = (reference.clone(), options.clone());
         let at_once = move |events: &EventQueue| {
             let reference = Reference::parse(&reference_text)?;
             let options = parse_json::<PullText>("options", &options_text)?.into();
             Ok(cached?.pull_at_once(&reference, &options, events)?.map(ResultText::from))
         };
+        let questions = Arc::clone(&self.questions);
         NativeTask::start_or_answer(env, questions, at_once, move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
@@ -88,9 +89,8 @@ impl NativeRegistry {
     /// Starts finding out what a pull would do.
     #[napi]
     pub fn plan(&self, env: &Env, reference: String, options: String) -> napi::Result<NativeTask> {
-        let questions = Questions::new();
-        let registry = self.for_call(&questions);
-        NativeTask::start(env, questions, move |events, cancel| async move {
+        let registry = self.get().cloned();
+        NativeTask::start(env, Arc::clone(&self.questions), move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let options = parse_json::<PullText>("options", &options)?.into();
             let registry = registry?;
@@ -104,9 +104,8 @@ impl NativeRegistry {
     /// Starts a resolve.
     #[napi]
     pub fn resolve(&self, env: &Env, reference: String, platform: Option<String>) -> napi::Result<NativeTask> {
-        let questions = Questions::new();
-        let registry = self.for_call(&questions);
-        NativeTask::start(env, questions, move |events, cancel| async move {
+        let registry = self.get().cloned();
+        NativeTask::start(env, Arc::clone(&self.questions), move |events, cancel| async move {
             let reference = Reference::parse(&reference)?;
             let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
             let registry = registry?;
@@ -123,21 +122,5 @@ impl NativeRegistry {
 impl NativeRegistry {
     fn get(&self) -> Result<&Registry> {
         self.registry.as_ref().map_err(|_| ImageError::internal("a client that was not made is used"))
-    }
-
-    fn for_call(&self, questions: &Arc<Questions>) -> Result<Registry> {
-        let registry = self.get()?;
-        match &self.options {
-            None => Ok(registry.clone()),
-            Some((client, settings)) => {
-                let client = ClientOptions {
-                    credential_provider: Some(Arc::new(Asker(Arc::clone(questions)))),
-                    ..client.clone()
-                };
-                without_panic(|| {
-                    Registry::new(registry.cache().clone(), registry.platform().clone(), client, settings.clone())
-                })
-            }
-        }
     }
 }

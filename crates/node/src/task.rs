@@ -39,11 +39,13 @@ pub struct NativeTask {
     cancel: CancellationToken,
 }
 
-/// Credentials that JavaScript is asked for.
+/// Credentials that JavaScript is asked for: one queue for a client. Whichever of its tasks is at work takes the next
+/// question to the callback, since they all have the same.
 pub(crate) struct Questions {
     next: AtomicU32,
     asked: mpsc::UnboundedSender<(u32, String)>,
     to_ask: tokio::sync::Mutex<mpsc::UnboundedReceiver<(u32, String)>>,
+    /// Questions without an answer; those of a task that was cancelled stay until the next one is asked.
     waiting: Mutex<HashMap<u32, oneshot::Sender<Result<Option<RegistryAuth>>>>>,
 }
 
@@ -56,6 +58,18 @@ impl Questions {
             to_ask: tokio::sync::Mutex::new(to_ask),
             waiting: Mutex::default(),
         })
+    }
+
+    /// The next question that is still waited for.
+    async fn next(&self) -> Option<(u32, String)> {
+        let mut to_ask = self.to_ask.lock().await;
+        loop {
+            let (id, host) = to_ask.recv().await?;
+            let waits = |waiting: &HashMap<u32, oneshot::Sender<_>>| waiting.get(&id).is_some_and(|to| !to.is_closed());
+            if self.waiting.lock().is_ok_and(|waiting| waits(&waiting)) {
+                return Some((id, host));
+            }
+        }
     }
 }
 
@@ -70,6 +84,7 @@ impl CredentialProvider for Asker {
             let id = questions.next.fetch_add(1, Ordering::Relaxed);
             let (answer, answered) = oneshot::channel();
             if let Ok(mut waiting) = questions.waiting.lock() {
+                waiting.retain(|_, answer| !answer.is_closed());
                 waiting.insert(id, answer);
             }
             let _ = questions.asked.send((id, host));
@@ -168,9 +183,8 @@ impl NativeTask {
     pub fn next_question<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let (questions, outcome) = (Arc::clone(&self.questions), Arc::clone(&self.outcome));
         runtime::promise_of(env, async move {
-            let mut to_ask = questions.to_ask.lock().await;
             tokio::select! {
-                question = to_ask.recv() => match question {
+                question = questions.next() => match question {
                     Some((id, host)) => serde_json::json!({ "id": id, "host": host }).to_string(),
                     None => String::new(),
                 },

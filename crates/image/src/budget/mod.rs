@@ -2,6 +2,7 @@
 //!
 //! | what | whose | how much |
 //! |---|---|---|
+//! | looks at the cache for an answer | process | 16, each with a thread |
 //! | pulls at work | process | 32, each with a lock, a lease and a connection |
 //! | layers at work (the window) | registry | downloads + 2 × extractions + 2 |
 //! | layers at work | process | 40, or the largest window; each with two locks, a file opened twice and a thread |
@@ -16,6 +17,7 @@
 //! # Order
 //! Permits, and the locks of the cache between them, are taken in this order only:
 //!
+//! 0. a look at the cache, for which nothing else is held but what its pull has, and which waits for nothing;
 //! 1. the lock of the image within this process → a pull → the file of that lock;
 //! 2. the lock of the layer within this process → a layer, of the registry's window, then of the process → the files of its
 //!    locks;
@@ -113,6 +115,11 @@ pub(crate) struct Extraction {
 }
 
 impl Share {
+    /// A look at the cache.
+    pub(crate) async fn read(&self) -> Permit {
+        self.limits.process.reads.acquire(self.owner, 1, 1).await
+    }
+
     /// A pull at work.
     pub(crate) async fn pull(&self) -> Permit {
         self.limits.process.pulls.acquire(self.owner, 1, 1).await

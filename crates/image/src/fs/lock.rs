@@ -19,7 +19,7 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{
         in_process::{InProcessLock, in_process_lock},
-        open::{Opened, no_file, open_with},
+        open::{Opened, no_file, open_regular, open_with},
         step,
     },
     progress::{Event, Observer, Unobserved},
@@ -214,16 +214,13 @@ impl Lock {
 
     /// True if somebody holds the lock. Makes no file where there is none.
     pub(crate) fn is_held(path: &Path) -> Result<bool> {
-        // No more is asked of it than being a file: who may write here may hold a lock as well.
-        let opened = match open_with(OpenOptions::new().write(true), path) {
-            // Reading is enough for a lock where nothing can be written. What can't be read either may be held.
-            Err(error) if is_denied(&error) => match open_with(OpenOptions::new().read(true), path) {
-                Err(error) if is_denied(&error) => return Ok(true),
-                opened => opened,
-            },
-            opened => opened,
+        // Being a file is enough: who may write here may hold a lock as well. Reading it works where nothing can be written;
+        // what can't be read may be held.
+        let opened = match open_regular(path) {
+            Err(error) if is_denied(&error) => return Ok(true),
+            opened => opened?,
         };
-        let Opened::File(file, _) = opened? else { return Ok(false) };
+        let Opened::File(file, _) = opened else { return Ok(false) };
         Ok(!try_lock(path, &file, Hold::Shared)?)
     }
 
@@ -238,7 +235,6 @@ impl Lock {
                 }
                 Opened::Other => return Err(no_file(path)),
             };
-            step("lock", path);
             if !try_lock(path, &file, hold)? {
                 return Ok(None);
             }
@@ -252,6 +248,7 @@ impl Lock {
 
 fn try_lock(path: &Path, file: &File, hold: Hold) -> Result<bool> {
     loop {
+        step("lock", path);
         let tried = match hold {
             Hold::Alone => file.try_lock_exclusive(),
             Hold::Shared => FileExt::try_lock_shared(file),
@@ -282,12 +279,10 @@ async fn try_off_thread(path: &Path) -> Result<Option<Lock>> {
     tried.map_err(|_| ImageError::internal("a lock's thread panicked"))?
 }
 
-/// True if something can't be opened as it was asked for: a read-only file system, or somebody else's file.
+/// True if something can't be opened since it is somebody else's.
 fn is_denied(error: &ImageError) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-    })
+    source.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn names_this_file(path: &Path, file: &File) -> Result<bool> {

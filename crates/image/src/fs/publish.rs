@@ -21,8 +21,22 @@ const MAX_TRIES: usize = 16;
 ///
 /// The unfinished file is locked, which tells those who sweep that somebody is at work on it.
 pub(crate) fn publish_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    publish_file_with(path, |file| file.write_all(bytes))
+}
+
+/// The same of what `write` writes; it may be called again.
+pub(crate) fn publish_file_with(path: &Path, write: impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<()> {
+    publish_with_mode(path, 0o644, write)
+}
+
+/// [`publish_file`] for a file that its owner alone may read.
+pub(crate) fn publish_private_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    publish_with_mode(path, 0o600, |file| file.write_all(bytes))
+}
+
+fn publish_with_mode(path: &Path, mode: u32, write: impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<()> {
     for _ in 0..MAX_TRIES {
-        if publish_beside(path, bytes)? {
+        if publish_beside(path, mode, &write)? {
             return Ok(());
         }
     }
@@ -30,11 +44,11 @@ pub(crate) fn publish_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// False if the unfinished file went away before it was renamed.
-fn publish_beside(path: &Path, bytes: &[u8]) -> Result<bool> {
+fn publish_beside(path: &Path, mode: u32, write: &impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<bool> {
     let beside = beside(path)?;
-    let Some(lock) = Lock::create(&beside, 0o644)? else { return Ok(false) };
+    let Some(lock) = Lock::create(&beside, mode)? else { return Ok(false) };
     step("write", &beside);
-    let written = lock.file().write_all(bytes).map_err(|error| ImageError::io("write", &beside, error));
+    let written = write(&mut lock.file()).map_err(|error| ImageError::io("write", &beside, error));
     step("rename", &beside);
     let renamed = written.and_then(|()| match fs::rename(&beside, path) {
         Ok(()) => Ok(true),

@@ -22,11 +22,16 @@ const IN_A_TREE: &str = "tree/*";
 
 /// Removes what is at `path`, whatever it is; nothing there is no error.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    remove_tree_at(CWD, path).map_err(|errno| ImageError::io("remove", path, errno))
+    remove_tree_at(CWD, path, || false).map_err(|errno| ImageError::io("remove", path, errno))
 }
 
-/// [`remove_tree`] relative to an open directory. Recursion is by a list, not by the stack: trees may be deep.
-pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> std::result::Result<(), Errno> {
+/// [`remove_tree`] relative to an open directory. Recursion is by a list, not by the stack: trees may be deep. Ends with
+/// `ECANCELED` before the next name once `stop` says so.
+pub(crate) fn remove_tree_at(
+    parent: impl AsFd,
+    name: impl rustix::path::Arg + Copy,
+    stop: impl Fn() -> bool,
+) -> std::result::Result<(), Errno> {
     let top = match openat(&parent, name, OPEN, Mode::empty()) {
         Ok(top) => top,
         Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -38,6 +43,9 @@ pub(crate) fn remove_tree_at(parent: impl AsFd, name: impl rustix::path::Arg + C
     };
     let mut open = vec![(Dir::new(top)?, None::<std::ffi::CString>)];
     while let Some((directory, _)) = open.last_mut() {
+        if stop() {
+            return Err(Errno::CANCELED);
+        }
         match directory.read() {
             None => {
                 let (_, name) = open.pop().expect("the list has a last one");
@@ -82,6 +90,19 @@ fn gone(removed: std::result::Result<(), Errno>) -> std::result::Result<(), Errn
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removal_ends_when_it_is_to_stop() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("tree")).unwrap();
+        for n in 0..10 {
+            std::fs::write(temp.path().join(format!("tree/{n}")), "").unwrap();
+        }
+        let asked = std::cell::Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == 5;
+        assert_eq!(remove_tree_at(CWD, &temp.path().join("tree"), stop), Err(Errno::CANCELED));
+        assert!((1..10).contains(&std::fs::read_dir(temp.path().join("tree")).unwrap().count()));
+    }
 
     #[test]
     fn a_link_in_the_tree_is_removed_and_not_followed() {

@@ -11,6 +11,7 @@ use crate::{
         index,
         limits::Limits,
         plan::{Planner, Step, Tree},
+        spill::SpillHome,
         tar::{Member, Sink, Walker},
     },
 };
@@ -37,7 +38,8 @@ pub struct Planned(Tree);
 /// Walks and plans an uncompressed archive.
 pub fn plan(archive: &[u8]) -> Result<Planned> {
     let (pool, halt, mut walker) = (Pool::new(1), Halt::default(), Walker::new());
-    let mut sink = Plan { planner: Planner::new(Limits::default()), steps: Vec::new() };
+    let mut sink =
+        Plan { planner: Planner::new(Limits::default(), &SpillHome::default(), halt.clone())?, steps: Vec::new() };
     for bytes in archive.chunks(BLOCK_SIZE) {
         let mut block = pool.take(&halt)?;
         block.room()[..bytes.len()].copy_from_slice(bytes);
@@ -50,7 +52,8 @@ pub fn plan(archive: &[u8]) -> Result<Planned> {
 
 /// Builds the index of a planned tree, as after an extraction but for the inode numbers.
 pub fn index(planned: &Planned) -> Option<Vec<u8>> {
-    index::build(&planned.0)
+    let index = index::build(&planned.0, &SpillHome::default(), &Halt::default()).ok().flatten();
+    index.and_then(|index| index.to_vec().ok())
 }
 
 struct Plan {

@@ -8,7 +8,6 @@
 //! for it is handed to a writer.
 
 use std::{
-    collections::HashMap,
     ffi::CString,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
@@ -26,12 +25,18 @@ use crate::{
         lower_link::LowerLink,
         plan::{EntryId, Planner, Step, Tree},
         queue::{Receiver, Sender, bounded},
-        report::Report,
+        report::{Note, Report},
+        spill::SpillHome,
         stages::{Stages, TimedSource, timed},
         tar::{Member, Sink, Walker},
     },
     model::{Algorithm, Digest, Hasher},
 };
+
+/// Threads that make files, at most.
+const MAX_WRITERS: usize = 64;
+/// No writer yet.
+const NO_MAKER: u8 = u8::MAX;
 
 /// What to extract, and how.
 pub(crate) struct Job<S: Source> {
@@ -39,6 +44,8 @@ pub(crate) struct Job<S: Source> {
     pub(crate) source: S,
     /// An empty directory, open.
     pub(crate) root: OwnedFd,
+    /// Where what takes much memory goes.
+    pub(crate) home: SpillHome,
     /// What the uncompressed bytes must hash to; `None` where nobody promised anything.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) limits: Limits,
@@ -80,18 +87,18 @@ pub(crate) fn extract<S: Source>(job: Job<S>) -> Result<Extracted> {
 
 fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Job<S>) -> Result<Extracted> {
     let began = Instant::now();
-    let Job { source, root, diff_id, limits, writers, halt, blocks, directories } = job;
+    let Job { source, root, home, diff_id, limits, writers, halt, blocks, directories } = job;
+    let writers = writers.clamp(1, MAX_WRITERS);
     let (to_hasher, to_hash) = bounded(blocks);
     let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &to_hash));
-    let (sending, threads) = Writers::start(scope, writers, &halt);
+    let (sending, threads) = Writers::start(scope, writers, limits, &halt);
     let mut builder = Builder {
-        planner: Planner::new(limits),
+        planner: Planner::new(limits, &home, halt.clone())?,
         limits,
         directories: Directories::new(root, directories),
         halt: halt.clone(),
-        homes: HashMap::new(),
-        elsewhere: HashMap::new(),
+        makers: Vec::new(),
         writers: sending,
         steps: Vec::new(),
         current: None,
@@ -108,7 +115,8 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
     let (uncompressed, lower_links) = read?;
     stages.waiting_for_writers = builder.writers.waited();
     stages.planning = stages.planning.saturating_sub(stages.waiting_for_writers);
-    let Builder { mut planner, writers: sending, directories: open, .. } = builder;
+    let Builder { mut planner, writers: sending, directories: open, makers, .. } = builder;
+    drop(makers);
     let root = open.close_all();
     // The writers end when nobody can send to them any more.
     drop(sending);
@@ -126,10 +134,11 @@ fn run<'scope, S: Source>(scope: &'scope std::thread::Scope<'scope, '_>, job: Jo
         }
         .into());
     }
-    let finish = || finish_directories(&mut planner.tree, &root, writers, directories, &halt);
+    let copies = planner.report.has(Note::LinkCopied);
+    let finish = || finish_directories(&planner.tree, &root, writers, directories, copies, &halt);
     let inodes_are_known = timed(&mut stages.directories, finish)?;
     stages.elapsed = began.elapsed();
-    let implicit_directories = planner.implicit_directories();
+    let implicit_directories = planner.implicit_directories()?;
     Ok(Extracted {
         tree: planner.tree,
         inodes_are_known,
@@ -191,22 +200,13 @@ struct Builder {
     limits: Limits,
     directories: Directories,
     halt: Halt,
-    /// Which writer makes the files of a directory.
-    homes: HashMap<EntryId, Home>,
-    /// Which writer made an entry, where that is not the one its directory began with.
-    elsewhere: HashMap<EntryId, usize>,
+    /// By entry: which writer made a file, or makes the files of a directory now.
+    makers: Vec<u8>,
     writers: Writers,
     steps: Vec<Step>,
     /// The writer that takes the content of the file at hand.
     current: Option<Current>,
     layer_bytes: u64,
-}
-
-/// The writer that a directory's files go to.
-#[derive(Clone, Copy)]
-struct Home {
-    first: usize,
-    now: usize,
 }
 
 struct Current {
@@ -246,7 +246,8 @@ impl Builder {
         match step {
             Step::Remove { parent, name, directory } => {
                 self.writers.drain()?;
-                self.directories.remove(&self.planner.tree, *parent, name, *directory)
+                let Planner { tree, halt, .. } = &self.planner;
+                self.directories.remove(tree, *parent, name, *directory, halt)
             }
             Step::MakeDirectory(entry) => self.directories.make(&self.planner.tree, *entry),
             Step::DescribeDirectory(entry) => {
@@ -277,7 +278,7 @@ impl Builder {
         let parent = self.planner.tree.parent(entry);
         let directory = self.handle(parent)?;
         let tree = &self.planner.tree;
-        let inode = tree.inode(entry);
+        let inode = tree.inode(entry)?;
         let meta = FileMeta {
             directory,
             name: c_name(tree.name(entry))?,
@@ -305,13 +306,9 @@ impl Builder {
         let to = self.directories.handle(&self.planner.tree, parent)?;
         let name = |entry| c_name(self.planner.tree.name(entry));
         let (from, to) = ((from, name(target)?), (to, name(entry)?));
-        let thread = match self.elsewhere.get(&target) {
-            Some(&thread) => thread,
-            None => self.home(target_parent).first,
-        };
-        if self.home(parent).first != thread {
-            self.elsewhere.insert(entry, thread);
-        }
+        // Every file has a maker by the time something is linked to it.
+        let thread = self.maker(target).unwrap_or(0);
+        self.set_maker(entry, thread);
         self.writers.link(thread, from, to)
     }
 
@@ -326,32 +323,38 @@ impl Builder {
 
     /// The writer for a file: its directory's, which changes when that one can't keep up while another can.
     fn thread_for(&mut self, directory: EntryId, file: EntryId) -> usize {
-        let home = self.home(directory);
-        let thread = self.writers.relieved(home.now);
-        if thread != home.now {
-            self.homes.insert(directory, Home { now: thread, ..home });
-        }
-        if thread != home.first {
-            self.elsewhere.insert(file, thread);
-        }
+        let now = self.maker(directory).unwrap_or_else(|| self.writers.least_loaded());
+        let thread = self.writers.relieved(now);
+        self.set_maker(directory, thread);
+        self.set_maker(file, thread);
         thread
     }
 
-    fn home(&mut self, directory: EntryId) -> Home {
-        let writers = &self.writers;
-        *self.homes.entry(directory).or_insert_with(|| {
-            let thread = writers.least_loaded();
-            Home { first: thread, now: thread }
-        })
+    fn maker(&self, entry: EntryId) -> Option<usize> {
+        self.makers.get(entry.index()).filter(|&&maker| maker != NO_MAKER).map(|&maker| maker.into())
+    }
+
+    fn set_maker(&mut self, entry: EntryId, thread: usize) {
+        if self.makers.len() <= entry.index() {
+            self.makers.resize(entry.index() + 1, NO_MAKER);
+        }
+        self.makers[entry.index()] = thread as u8;
     }
 
     /// After the last entry. Answers with the links whose targets are in lower layers; each has a stand-in by now.
     fn finish_entries(&mut self) -> Result<Vec<LowerLink>> {
         let mut steps = Vec::new();
         let lower = self.planner.finish_links(&mut steps)?;
-        self.planner.absorb_whiteouts(&mut steps)?;
         for step in &mut steps {
+            self.planner.halt.check()?;
             self.apply(step, None)?;
+        }
+        for whiteout in self.planner.whiteouts() {
+            steps.clear();
+            self.planner.absorb_whiteout(whiteout, &mut steps)?;
+            for step in &mut steps {
+                self.apply(step, None)?;
+            }
         }
         self.writers.flush_all()?;
         Ok(lower.into_iter().map(|link| LowerLink { path: link.path, target: link.target }).collect())

@@ -1,5 +1,6 @@
 //! The list of directories that no entry described: repeated `u32` length and path bytes (SPEC §4).
 
+#[cfg(test)]
 use crate::error::{ErrorKind, Result};
 
 /// The list's bytes.
@@ -12,6 +13,7 @@ pub(crate) fn write_list(paths: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
+#[cfg(test)]
 /// Reads a list. Fails with `ERR_CACHE` when it is cut short or a path would leave the layer.
 pub(crate) fn read_list(mut bytes: &[u8], file: &str) -> Result<Vec<Vec<u8>>> {
     let damaged = |reason: &str| ErrorKind::Cache { path: file.to_owned(), reason: reason.to_owned() };

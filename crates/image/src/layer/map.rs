@@ -1,6 +1,6 @@
 //! A file, mapped into memory to be read: the one place where Rust's guarantees are switched off.
 
-use std::{fs::File, io};
+use std::{fs::File, io, ops::Deref};
 
 use memmap2::Mmap;
 
@@ -11,4 +11,21 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
     #[allow(unsafe_code, reason = "mapping a file has no safe interface")]
     let bytes = unsafe { Mmap::map(file) }?;
     Ok(bytes)
+}
+
+/// The bytes of a file, mapped or at hand.
+pub(super) enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
 }

@@ -18,18 +18,23 @@ mod probe;
 mod queue;
 mod report;
 mod sidecar;
+mod sort;
+mod spill;
 mod stages;
 mod stat;
+#[cfg_attr(not(test), allow(dead_code, reason = "pull, store and verify are about to read it"))]
 mod table;
 mod tar;
 mod unpack;
 
-pub(crate) use implicit::{read_list, write_list};
-pub(crate) use index::{Patch, patch};
+pub(crate) use implicit::write_list;
+pub(crate) use index::{Patch, patch, renumber};
 pub(crate) use limits::entry_text;
-pub(crate) use lower_link::{read_links, write_links};
+#[cfg(test)]
+#[allow(unused_imports, reason = "for tests of pull and store")]
+pub(crate) use table::build_table;
 #[allow(unused_imports, reason = "pull and store are about to read it")]
-pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified, build_table};
+pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, TableFacts, Verified};
 #[allow(unused_imports, reason = "pull and store are about to read it")]
 pub(crate) use tar::Timestamp;
 
@@ -41,6 +46,8 @@ pub use lower_link::LowerLink;
 pub use probe::probe_host;
 pub use report::{Note, Noted, Report};
 pub use sidecar::Sidecar;
+pub(crate) use stat::OVERRIDE_STAT;
+
 pub use stages::Stages;
 pub use stat::{OverrideStat, read_stat};
 pub use unpack::{BlobFacts, Unpack, Unpacked, unpack};

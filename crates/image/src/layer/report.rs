@@ -29,6 +29,8 @@ pub enum Note {
     WhiteoutAbsorbed,
     /// A hard link whose target is in a lower layer.
     LinkToLowerLayer,
+    /// A hard link beyond those that the host allows for one file; a copy of the file stands there.
+    LinkCopied,
     /// No index was written: the layer has something it can't express, or the host gives no lasting inode numbers.
     IndexOmitted,
 }
@@ -63,6 +65,10 @@ impl Report {
             let room = NAMED.saturating_sub(ours.paths.len());
             ours.paths.extend(theirs.paths.into_iter().take(room));
         }
+    }
+
+    pub(crate) fn has(&self, note: Note) -> bool {
+        self.0.contains_key(&note)
     }
 
     /// The notes, by code.

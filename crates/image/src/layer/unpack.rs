@@ -1,6 +1,6 @@
 //! A layer into an empty directory: the whole of this module behind one call.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -15,6 +15,7 @@ use crate::{
         lower_link::LowerLink,
         report::{Note, Report},
         sidecar::Sidecar,
+        spill::SpillHome,
         stages::{Stages, timed},
         table::{self, Verified},
     },
@@ -83,7 +84,7 @@ pub struct Unpacked {
     /// The table of the layer (SPEC §8); `None` if [`Unpack::blob`] was not given.
     pub table: Option<Sidecar>,
     /// The sidecar index (SPEC §5); `None` if it was not wanted or can't express the tree.
-    pub index: Option<Vec<u8>>,
+    pub index: Option<Sidecar>,
     /// What could not be kept as it came.
     pub report: Report,
     /// Where the time went.
@@ -100,9 +101,12 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|errno| ImageError::io("open the directory", directory, errno))?;
+    let home = root.try_clone().map_err(|error| ImageError::io("open the directory", directory, error))?;
+    let home = SpillHome::new(Arc::new(home));
     let extracted = extract(Job {
         source,
         root,
+        home: home.clone(),
         diff_id: how.diff_id,
         limits: how.limits,
         writers: how.writers.max(1),
@@ -121,10 +125,13 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
         diff_id: extracted.diff_id.clone(),
         uncompressed_size: extracted.uncompressed,
     });
-    let build = || verified.map(|verified| table::from_tree(&extracted.tree, &verified, &halt)).transpose();
-    let table = timed(&mut stages.indexing, build)?;
-    let build = || if expressible { index::build(&extracted.tree) } else { None };
-    let index = timed(&mut stages.indexing, build);
+    let build = || {
+        let table = verified.map(|verified| table::from_tree(&extracted.tree, &verified, &home, &halt)).transpose()?;
+        let index = if expressible { index::build(&extracted.tree, &home, &halt)? } else { None };
+        Ok((table, index))
+    };
+    let built: Result<_> = timed(&mut stages.indexing, build);
+    let (table, index) = built.map_err(|error| error.within(directory))?;
     stages.elapsed += stages.indexing;
     if how.index && index.is_none() {
         report.note(Note::IndexOmitted, b"");
@@ -132,10 +139,10 @@ pub fn unpack(source: impl Source, directory: &Path, how: Unpack) -> Result<Unpa
     Ok(Unpacked {
         diff_id: extracted.diff_id,
         uncompressed_bytes: extracted.uncompressed,
-        entries: extracted.tree.entries().count() as u64 - 1,
+        entries: extracted.tree.len() - 1,
         implicit_directories: extracted.implicit_directories,
         lower_links: extracted.lower_links,
-        table: table.map(Sidecar::from),
+        table,
         index,
         report,
         stages,

@@ -46,7 +46,7 @@ impl Digest {
     /// Parses `algorithm:hex`. Fails with `ERR_INVALID_DIGEST` on an unknown algorithm, another length than the
     /// algorithm's, or anything but lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |reason: &str| ErrorKind::InvalidDigest { text: shorten(text), reason: reason.to_owned() };
+        let invalid = |reason: &str| ErrorKind::InvalidDigest { text: text.to_owned(), reason: reason.to_owned() };
         let (name, hex) = text.split_once(':').ok_or_else(|| invalid("expected algorithm:hex"))?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
@@ -83,11 +83,6 @@ impl Digest {
         hasher.update(bytes);
         hasher.finish()
     }
-}
-
-/// Keeps hostile text of any length out of messages.
-fn shorten(text: &str) -> String {
-    text.chars().take(160).collect()
 }
 
 impl fmt::Display for Digest {

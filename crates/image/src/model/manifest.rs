@@ -42,6 +42,9 @@ pub struct IndexEntry {
     pub platform: Option<Platform>,
     /// True for what describes an image and is none.
     pub attestation: bool,
+    /// True for what this crate knows to be no image: an artifact, or an entry of a media type it doesn't know, which the
+    /// image-spec says to ignore.
+    pub ignored: bool,
 }
 
 /// What a registry serves under a tag.
@@ -74,6 +77,7 @@ struct RawDescriptor {
     size: u64,
     data: Option<String>,
     platform: Option<RawPlatform>,
+    artifact_type: Option<String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -211,7 +215,11 @@ impl RawDescriptor {
             variant: platform.variant.filter(|variant| !variant.is_empty()),
         });
         let attestation = marked || nowhere || self.media_type.contains("attestation");
-        Ok(IndexEntry { descriptor: self.into_descriptor()?, platform, attestation })
+        let artifact = |text: &String| !text.is_empty() && !CONFIG_TYPES.contains(&text.as_str());
+        // Some old tools name no media type.
+        let unknown = !self.media_type.is_empty() && !is_known(&self.media_type);
+        let ignored = unknown || self.artifact_type.as_ref().is_some_and(artifact);
+        Ok(IndexEntry { descriptor: self.into_descriptor()?, platform, attestation, ignored })
     }
 }
 

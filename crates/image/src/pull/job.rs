@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,20 +14,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
-    fs::{Lock, free_space, make_directory, remove_file_if_there, rename},
-    layer::{BlobFacts, Halt, Report, Unpack, Unpacked, unpack},
+    fs::{Lock, free_space, remove_file_if_there, rename},
+    layer::{BlobFacts, Halt, Report, TableFacts, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
+        access::Access,
         feed::{Feed, Reader},
         lock_wait,
         options::{PullOptions, Settings},
         panic_text,
         receive::{self, Held, Receiver, held},
         told::Told,
+        waiting::stoppable,
     },
     registry::{Client, Sources},
-    store::{GlobalCache, LayerFile, publish_tree, throw_away},
+    store::{GlobalCache, Inherited, LayerFile, Scratch, TreeName, Wants, publish_table, throw_away},
 };
 
 /// Chunks on their way to the thread that stores them.
@@ -37,12 +39,15 @@ const CHUNKS: usize = 16;
 pub(super) struct Shared {
     pub(super) cache: GlobalCache,
     pub(super) client: Client,
+    pub(super) access: Access,
     pub(super) reference: Reference,
     pub(super) settings: Settings,
     pub(super) options: PullOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
     pub(super) share: Share,
+    /// Name of the pull's lease, which keeps the trees it makes.
+    pub(super) lease: String,
 }
 
 /// A layer to bring in, and where in the image it stands: more than one place if it is listed more than once.
@@ -50,6 +55,8 @@ pub(super) struct LayerJob {
     pub(super) blob: Descriptor,
     pub(super) diff_id: Digest,
     pub(super) indices: Vec<usize>,
+    /// Extract, whatever trees are there.
+    pub(super) must_extract: bool,
 }
 
 /// A layer that is there.
@@ -57,11 +64,25 @@ pub(super) struct Done {
     pub(super) digest: Digest,
     pub(super) downloaded: bool,
     pub(super) report: Option<Report>,
+    /// The tree, where it inherits nothing.
+    pub(super) tree: Option<TreeName>,
+    /// A tree that waits for what it inherits.
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// A tree that was extracted and verified, and has no final name yet.
+pub(super) struct Waiting {
+    pub(super) scratch: Scratch,
+    /// The layer had no table before: nobody has compared what is there with its blob.
+    pub(super) is_new: bool,
+    pub(super) with_index: bool,
+    /// Whom to tell that it is published; nobody of a copy.
+    pub(super) told: Option<Told>,
 }
 
 impl LayerJob {
     pub(super) fn new(blob: &Descriptor, diff_id: &Digest) -> Self {
-        Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new() }
+        Self { blob: blob.clone(), diff_id: diff_id.clone(), indices: Vec::new(), must_extract: false }
     }
 
     /// `permit` says that the layer is at work.
@@ -71,12 +92,12 @@ impl LayerJob {
     }
 
     async fn bring(&self, shared: &Arc<Shared>, permit: LayerPermit) -> Result<Done> {
-        if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already());
+        if let Some(done) = self.there_already(shared).await? {
+            return Ok(done);
         }
         let _locks = self.lock(shared, permit).await?;
-        if !shared.options.force && self.is_ready(shared).await? {
-            return Ok(self.there_already());
+        if let Some(done) = self.there_already(shared).await? {
+            return Ok(done);
         }
         let told = Told::new(&shared.observer, &self.blob, &self.diff_id, &self.indices);
         let mut sources = Sources::All;
@@ -99,14 +120,26 @@ impl LayerJob {
         }
     }
 
-    /// True if the layer needs no work: its tree is there and undamaged, and its index if one is wanted.
-    async fn is_ready(&self, shared: &Arc<Shared>) -> Result<bool> {
-        let (cache, digest, index) = (shared.cache.clone(), self.blob.digest.clone(), shared.options.index);
-        blocking(move || Ok(cache.is_sound(&digest, index))).await
-    }
-
-    fn there_already(&self) -> Done {
-        Done { digest: self.blob.digest.clone(), downloaded: false, report: None }
+    /// The layer, if it needs no work here: it was verified, and an undamaged tree of it is there, with its index if one
+    /// is wanted. Fails where manifest or config claim what the verified blob is not.
+    async fn there_already(&self, shared: &Arc<Shared>) -> Result<Option<Done>> {
+        tokio::select! {
+            proven = shared.access.ensure(&self.blob, &*shared.observer) => proven?,
+            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
+        }
+        let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
+        let diff_id = self.diff_id.clone();
+        let status = stoppable(&shared.cancel, move |halt| {
+            let status = cache.layer_status(&blob.digest, index, halt)?;
+            status.check_claims(blob.size, &diff_id)?;
+            Ok(status)
+        })
+        .await?;
+        if shared.options.force || self.must_extract || !status.is_known() {
+            return Ok(None);
+        }
+        let tree = (!status.inherits()).then(|| TreeName::base(&self.blob.digest));
+        Ok(Some(Done { digest: self.blob.digest.clone(), downloaded: false, report: None, tree, waiting: None }))
     }
 
     /// The download's lock, then the extraction's: the original takes the second only after it gave the first back. While
@@ -132,6 +165,8 @@ struct Work<'a> {
     job: &'a LayerJob,
     shared: &'a Arc<Shared>,
     told: &'a Told,
+    /// Where the tree is made; `None` once it was handed on.
+    scratch: Mutex<Option<Scratch>>,
     sources: Sources,
     held: Held,
     /// The blob was asked for in parts.
@@ -159,22 +194,37 @@ impl<'a> Work<'a> {
         let path = |file| shared.cache.layer(&job.blob.digest, file);
         let (blob_path, part_path, extracting) =
             (path(LayerFile::Blob), path(LayerFile::Part), path(LayerFile::Extracting));
+        let (cache, lease) = (shared.cache.clone(), shared.lease.clone());
         let (blob, trust) = (job.blob.clone(), shared.cache.trust()?);
-        let (held, receiver, file) = blocking(move || {
+        let (scratch, held, receiver, file) = blocking(move || {
+            // The original's leftover, whose lock is ours.
             throw_away(&extracting)?;
-            make_directory(&extracting)?;
+            let scratch = Scratch::new(&cache, &blob.digest, &lease)?;
             let held = if fresh { Held::Nothing } else { held(&blob_path, &part_path, blob.size, &trust) };
             let receiver = Receiver::open(held, &blob_path, &part_path, &blob)?;
             let file = receiver.file.try_clone().map_err(|error| ImageError::io("open", &receiver.path, error))?;
-            Ok((held, receiver, file))
+            Ok((scratch, held, receiver, file))
         })
         .await?;
         let (feed, storing, extracting) = (Feed::new(), Halt::default(), Halt::default());
         let reader = Reader::new(&feed, file, receiver.path.clone(), &extracting, told.extract_meter());
         let (download, threads) = (shared.cancel.child_token(), TaskTracker::new());
         let (parted, began) = (AtomicBool::new(false), CancellationToken::new());
-        let work =
-            Self { job, shared, told, sources, held, parted, feed, began, storing, download, extracting, threads };
+        let work = Self {
+            job,
+            shared,
+            told,
+            scratch: Mutex::new(Some(scratch)),
+            sources,
+            held,
+            parted,
+            feed,
+            began,
+            storing,
+            download,
+            extracting,
+            threads,
+        };
         Ok((work, receiver, reader))
     }
 
@@ -262,6 +312,7 @@ impl<'a> Work<'a> {
         drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        self.shared.access.record(&blob.digest).await?;
         if downloaded {
             self.told.downloaded();
         }
@@ -293,7 +344,7 @@ impl<'a> Work<'a> {
             blocks: place.blocks(),
             directories: place.directories(),
         };
-        let directory = self.path(LayerFile::Extracting);
+        let directory = self.shared.cache.scratch(&self.job.blob.digest, &self.shared.lease);
         let extracting = self.threads.spawn_blocking(move || unpack(reader, &directory, how));
         let unpacked = extracting.await.map_err(|panic| ImageError::internal(panic_text(panic)))?;
         unpacked.inspect_err(|error| {
@@ -305,22 +356,48 @@ impl<'a> Work<'a> {
         })
     }
 
-    async fn publish(&self, unpacked: Unpacked, downloaded: bool) -> Result<Done> {
+    async fn publish(&self, mut unpacked: Unpacked, downloaded: bool) -> Result<Done> {
         let with_index = unpacked.index.is_some();
         let (cache, digest) = (self.shared.cache.clone(), self.job.blob.digest.clone());
-        let keep_blob = self.shared.options.keep_blobs;
-        let report = blocking(move || {
+        let (keep_blob, index, force) =
+            (self.shared.options.keep_blobs, self.shared.options.index, self.shared.options.force);
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut scratch = scratch.ok_or_else(|| ImageError::internal("a tree was handed on twice"))?;
+        let (report, tree, waiting) = stoppable(&self.shared.cancel, move |halt| {
             tracing::debug!(layer = %digest, stages = ?unpacked.stages, "extracted");
-            publish_tree(&cache, &digest, &unpacked)?;
+            scratch.index = unpacked.index.take();
+            let made = unpacked.table.as_ref().ok_or_else(|| ImageError::internal("a layer without its table"))?;
+            let facts = TableFacts::of(made)?;
+            // The same blob has the same table; one of another version is as good as none.
+            let is_new = cache.table_facts(&digest)?.is_none();
+            if is_new && !cache.prove_base(&facts, &unpacked.implicit_directories, scratch.path(), halt)? {
+                let path = cache.layer(&digest, LayerFile::Tree).display().to_string();
+                let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
+                return Err(ErrorKind::Cache { path, reason }.into());
+            }
+            if facts.inherits() {
+                publish_table(&cache, &digest, made)?;
+                return Ok((unpacked.report, None, Some((scratch, is_new))));
+            }
+            let mut scratch = Some(scratch);
+            let nothing = Inherited::default();
+            let wants = Wants { index, comparison: force };
+            let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
+            publish_table(&cache, &digest, made)?;
+            let tree = cache.place(&facts, &nothing, &mut scratch, wants, no_holder, halt)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;
             }
-            Ok(unpacked.report)
+            Ok((unpacked.report, tree, None))
         })
         .await?;
-        self.told.published(with_index);
+        if waiting.is_none() {
+            self.told.published(with_index);
+        }
         let report = Some(report).filter(|report| !report.is_empty());
-        Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report })
+        let told = Some(self.told.clone());
+        let waiting = waiting.map(|(scratch, is_new)| Waiting { scratch, is_new, with_index, told });
+        Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report, tree, waiting })
     }
 
     /// Ends all threads and removes the unfinished tree, and a blob whose bytes are wrong.
@@ -329,10 +406,10 @@ impl<'a> Work<'a> {
         self.extracting.abort();
         self.threads.close();
         self.threads.wait().await;
-        let (extracting, part, blob) =
-            (self.path(LayerFile::Extracting), self.path(LayerFile::Part), self.path(LayerFile::Blob));
+        let (part, blob) = (self.path(LayerFile::Part), self.path(LayerFile::Blob));
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
         let cleaned = blocking(move || {
-            throw_away(&extracting)?;
+            drop(scratch);
             if wrong_blob {
                 remove_file_if_there(&part)?;
                 remove_file_if_there(&blob)?;

@@ -1,23 +1,21 @@
-//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, make the layers
-//! fit each other, remember.
+//! The story of a pull: lock the reference, answer from the cache, else resolve, bring every layer in, give
+//! each what it inherits, remember.
 //!
 //! This is where `registry`, `store` and `layer` meet; none of them knows the others.
 
+mod access;
 mod feed;
-mod fixup;
-#[allow(dead_code, unused_imports, reason = "called once trees of an image's own are published")]
 mod inherit;
 mod job;
-mod lower;
 mod need;
 mod options;
 mod plan;
 mod preflight;
 mod receive;
 mod settled;
-mod stand_in;
 mod told;
 mod verify;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -32,7 +30,7 @@ use crate::{
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
     registry::{Client, ClientOptions, ResolvedImage},
-    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease},
+    store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup, TreeFile, TreeName},
 };
 
 pub use verify::verify;
@@ -41,6 +39,7 @@ pub use options::{PullOptions, PullPolicy, PullResult, Settings};
 pub use plan::{LayerState, PlannedLayer, PullPlan};
 
 use job::{LayerJob, Shared};
+use waiting::Layers;
 
 /// Pulls images into one cache, for one platform.
 #[derive(Clone)]
@@ -55,6 +54,7 @@ pub struct Registry {
 impl Registry {
     /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
     pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
+        access::check_scope(&settings)?;
         let budget = Budget::new(settings.concurrency, settings.extractions);
         Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
@@ -72,12 +72,21 @@ impl Registry {
     /// Answers from the cache alone: no network, no lock; the time of last use is the only thing
     /// written, at most once an hour. `None` if the image is not there whole.
     pub fn pull_cached(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Option<PullResult>> {
-        let platform = platform.unwrap_or(&self.platform);
-        let hit = self.cache.lookup(reference, platform)?;
-        if hit.is_some() {
-            self.cache.record_use(reference, platform);
-        }
-        Ok(hit.map(|metadata| PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
+        let options = PullOptions { platform: platform.cloned(), ..PullOptions::default() };
+        self.pull_cached_with(reference, &options)
+    }
+
+    /// [`pull_cached`](Self::pull_cached) for a pull with these options, of which `platform` and `allow_platform_mismatch`
+    /// count: an image of another platform is answered only where that is allowed.
+    pub fn pull_cached_with(&self, reference: &Reference, options: &PullOptions) -> Result<Option<PullResult>> {
+        let platform = options.platform.as_ref().unwrap_or(&self.platform);
+        let (scope, any_platform) = (self.access_scope(reference), options.allow_platform_mismatch);
+        let Lookup::Hit(metadata) = self.cache.cache_status_for(scope.as_ref(), reference, platform, any_platform)?
+        else {
+            return Ok(None);
+        };
+        self.cache.record_use(reference, platform);
+        Ok(Some(PullResult::from_cache(&self.cache, reference, platform, metadata, true)))
     }
 
     /// What [`pull`](Self::pull) would answer from the cache, on this thread, with its events. `None` where that takes
@@ -91,7 +100,7 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always || options.durable {
             return Ok(None);
         }
-        let hit = self.pull_cached(reference, options.platform.as_ref());
+        let hit = self.pull_cached_with(reference, options);
         let hit = hit.map_err(|error| error.for_reference(reference.as_str()))?;
         Ok(hit.inspect(|hit| tell_hit(hit, observer)))
     }
@@ -145,8 +154,9 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
-        let (registry, reference, platform) = (self.clone(), reference.clone(), options.platform.clone());
-        let found = tokio::task::spawn_blocking(move || registry.pull_cached(&reference, platform.as_ref())).await;
+        let _permit = self.budget.share().read().await;
+        let (registry, reference, options) = (self.clone(), reference.clone(), options.clone());
+        let found = tokio::task::spawn_blocking(move || registry.pull_cached_with(&reference, &options)).await;
         found.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
@@ -163,6 +173,7 @@ impl Registry {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
         let (share, wait) = (self.budget.share(), lock_wait(&self.settings, observer, cancel));
+        let access = self.access(reference, &share);
         let prepared = async {
             let permit = share.pull().await;
             self.prepare().await?;
@@ -175,6 +186,7 @@ impl Registry {
             observer.notify(Event::Resolving { reference: reference.as_str().into() });
             let resolved =
                 self.client.resolve(reference, &platform, options.allow_platform_mismatch, &**observer).await?;
+            access.ensure_all(&resolved.layers, &**observer).await?;
             Ok::<_, ImageError>((lock, Ok(resolved)))
         };
         let (lock, resolved) = tokio::select! {
@@ -196,14 +208,18 @@ impl Registry {
             layer_count: resolved.layers.len(),
             total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
         });
-        let _lease = self.lease(reference, &platform, &resolved, &wait).await?;
+        let lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
             self.check_space(&resolved, options).await?;
         }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share).await?;
-        let result = self.remember(reference, &platform, &resolved, outcome, &wait).await?;
-        drop(lock);
+        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await?;
+        let result = self.remember(reference, &platform, &resolved, outcome).await?;
+        drop((lock, lease));
         self.sync(reference, options, cancel).await?;
+        // The image is there, and the next pull is a hit; who cancelled is told so all the same.
+        if cancel.is_cancelled() {
+            return Err(ImageError::aborted());
+        }
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
     }
@@ -213,9 +229,7 @@ impl Registry {
         let cache = self.cache.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             cache.prepare()?;
-            if let Err(error) = cache.sweep() {
-                tracing::warn!(%error, "what a crash left could not be swept");
-            }
+            cache.sweep_later();
             crate::layer::probe_host(cache.layers_dir())
         });
         prepared.await.map_err(|_| ImageError::internal("preparing the cache panicked"))?
@@ -248,16 +262,19 @@ impl Registry {
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
         share: Share,
+        lease: String,
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
             client: self.client.clone(),
+            access: self.access(reference, &share),
             reference: reference.clone(),
             settings: self.settings.clone(),
             options: options.clone(),
             observer: Arc::clone(observer),
             cancel: cancel.child_token(),
             share,
+            lease,
         });
         let mut by_digest: BTreeMap<&Digest, LayerJob> = BTreeMap::new();
         for (index, (blob, diff_id)) in resolved.layers.iter().zip(&resolved.config.diff_ids).enumerate() {
@@ -271,7 +288,7 @@ impl Registry {
         let mut jobs: Vec<LayerJob> = by_digest.into_values().collect();
         jobs.sort_by_key(|job| (std::cmp::Reverse(job.blob.size), job.indices[0]));
         let (mut running, mut jobs) = (JoinSet::new(), jobs.into_iter().peekable());
-        let mut outcome = Outcome::default();
+        let mut layers = Layers::default();
         let mut failure: Option<ImageError> = None;
         let mut place = Box::pin(shared.share.layer());
         loop {
@@ -292,8 +309,7 @@ impl Registry {
             };
             match done.unwrap_or_else(|panic| Err(ImageError::internal(panic_text(panic)))) {
                 Ok(done) => {
-                    outcome.downloaded |= done.downloaded;
-                    outcome.report.extend(done.report.map(|report| (done.digest.to_string(), report)));
+                    layers.add(done);
                 }
                 Err(error) => {
                     shared.cancel.cancel();
@@ -309,27 +325,34 @@ impl Registry {
         }
         match failure {
             Some(error) => Err(error),
-            None => Ok(outcome),
+            None => {
+                let trees = layers.publish(&shared, resolved).await?;
+                Ok(Outcome { downloaded: layers.downloaded, report: layers.reports(), trees })
+            }
         }
     }
 
-    /// Makes the layers fit each other and writes the metadata.
+    /// Writes the metadata.
     async fn remember(
         &self,
         reference: &Reference,
         platform: &Platform,
         resolved: &ResolvedImage,
         outcome: Outcome,
-        wait: &LockWait,
     ) -> Result<PullResult> {
-        let metadata = metadata_of(reference, resolved, outcome.report);
-        let cache = self.cache.clone();
+        let metadata = metadata_of(reference, resolved, outcome.report, &outcome.trees);
+        let (cache, scope) = (self.cache.clone(), self.access_scope(reference));
         let (reference, platform) = (reference.clone(), platform.clone());
-        let digests: Vec<Digest> = resolved.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fixup::fit_to_lower_layers(&cache, wait, &digests).await?;
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
+            let mut metadata = metadata;
+            for layer in &mut metadata.layers {
+                layer.no_index = cache.tree(&layer.tree(), TreeFile::Index).symlink_metadata().is_err();
+            }
             cache.write_image_metadata(&reference, &platform, &metadata)?;
+            if let Some(scope) = scope {
+                cache.record_access(&scope, &metadata.manifest_digest)?;
+            }
             cache.sync_later(cache.image_metadata_path(&reference, &platform));
             Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
         });
@@ -338,24 +361,27 @@ impl Registry {
 }
 
 /// What came of the layers.
-#[derive(Default)]
 struct Outcome {
     downloaded: bool,
     report: BTreeMap<String, Report>,
+    /// The image's tree at each position.
+    trees: Vec<TreeName>,
 }
 
 fn metadata_of(
     reference: &Reference,
     resolved: &ResolvedImage,
     report: BTreeMap<String, Report>,
+    trees: &[TreeName],
 ) -> CachedImageMetadata {
-    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids);
-    let layers = layers.map(|(blob, diff_id)| CachedLayerMetadata {
+    let layers = resolved.layers.iter().zip(&resolved.config.diff_ids).zip(trees);
+    let layers = layers.map(|((blob, diff_id), tree)| CachedLayerMetadata {
         digest: blob.digest.clone(),
         media_type: Some(blob.media_type.clone()),
         size_bytes: Some(blob.size),
         diff_id: diff_id.to_string(),
-        inherited: None,
+        inherited: tree.inherited.clone(),
+        no_index: false,
     });
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

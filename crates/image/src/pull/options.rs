@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use crate::{
     layer::{Limits, Report},
     model::{Digest, ImageConfig, Platform, Reference},
-    store::{CachedImageMetadata, GlobalCache, LayerFile},
+    store::{CachedImageMetadata, GlobalCache, TreeFile},
 };
 
 /// When the registry is asked.
@@ -64,14 +64,17 @@ impl Default for PullOptions {
 pub struct Settings {
     /// Bounds of a layer.
     pub limits: Limits,
-    /// Downloads at a time.
+    /// Downloads at a time, of all pulls together.
     pub concurrency: usize,
-    /// Layers extracted at a time.
+    /// Layers extracted at a time, of all pulls together.
     pub extractions: usize,
     /// Threads that write files, for each layer.
     pub writers: usize,
     /// How long to wait for a lock; `None` is for ever.
     pub lock_timeout: Option<Duration>,
+    /// Name of the tenant that pulls. What the cache holds then counts only where this tenant's login was shown to have
+    /// access to it, in the same repository of the same registry. `None`: all share what the cache holds.
+    pub access_scope: Option<String>,
 }
 
 impl Default for Settings {
@@ -83,6 +86,7 @@ impl Default for Settings {
             extractions: cores.min(4),
             writers: cores.clamp(1, 2),
             lock_timeout: Some(Duration::from_secs(600)),
+            access_scope: None,
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct PullResult {
     pub config: ImageConfig,
     /// Extracted directories, bottom layer first.
     pub layers: Vec<PathBuf>,
+    /// The sidecar index of each of `layers`; `None` where none was asked for, or none could be made.
+    pub indexes: Vec<Option<PathBuf>>,
     /// Digests of the blobs, bottom layer first.
     pub layer_digests: Vec<Digest>,
     /// Digests of the uncompressed layers; empty texts where the original did not write them.
@@ -130,7 +136,11 @@ impl PullResult {
             index_digest: metadata.index_digest,
             config_digest: metadata.config_digest,
             config: metadata.config,
-            layers: layers.iter().map(|layer| cache.layer(&layer.digest, LayerFile::Tree)).collect(),
+            layers: layers.iter().map(|layer| cache.tree(&layer.tree(), TreeFile::Tree)).collect(),
+            indexes: layers
+                .iter()
+                .map(|layer| (!layer.no_index).then(|| cache.tree(&layer.tree(), TreeFile::Index)))
+                .collect(),
             layer_digests: layers.iter().map(|layer| layer.digest.clone()).collect(),
             diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
             report: metadata.report,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::free_space,
+    layer::Halt,
     model::{Digest, Platform, Reference},
     progress::Observer,
     pull::{
@@ -16,7 +17,7 @@ use crate::{
         receive::{Held, held},
     },
     registry::ResolvedImage,
-    store::{CachedImageMetadata, GlobalCache, LayerFile, Lookup},
+    store::{CachedImageMetadata, GlobalCache, LayerFile, Lookup, TreeName},
 };
 
 /// What a pull would do.
@@ -102,6 +103,7 @@ impl Registry {
             None => {
                 let allow = options.allow_platform_mismatch;
                 let resolved = self.client.resolve(reference, &platform, allow, observer).await?;
+                self.access(reference, &self.budget.share()).check_all(&resolved.layers, observer).await?;
                 outline(reference, resolved)
             }
         };
@@ -125,15 +127,18 @@ impl Registry {
             return Ok(None);
         }
         let (cache, reference, platform) = (self.cache().clone(), reference.clone(), platform.clone());
+        let (scope, any_platform) = (self.access_scope(&reference), options.allow_platform_mismatch);
         off_thread(move || {
-            let layers = |metadata: &CachedImageMetadata| {
-                metadata.layers.iter().map(|layer| layer.digest.clone()).collect::<BTreeSet<_>>()
+            let trees = |metadata: &CachedImageMetadata| {
+                metadata.layers.iter().map(|layer| layer.tree()).collect::<BTreeSet<_>>()
             };
-            let hit = match cache.look_up(&reference, &platform)? {
+            let hit = match cache.cache_status_for(scope.as_ref(), &reference, &platform, any_platform)? {
                 Lookup::Hit(metadata) => Some(metadata),
                 // The pull looks it through, and so does its plan.
                 Lookup::Doubtful(metadata) => {
-                    Some(metadata).filter(|metadata| layers(metadata).iter().all(|layer| cache.is_sound(layer, true)))
+                    let halt = Halt::default();
+                    let is_sound = |tree: &TreeName| cache.tree_is_sound(tree, true, &halt);
+                    Some(metadata).filter(|metadata| trees(metadata).iter().all(is_sound))
                 }
                 Lookup::Miss => None,
             };
@@ -229,7 +234,7 @@ fn look_at(cache: &GlobalCache, layer: &PlannedLayer, options: &PullOptions) -> 
     if options.force {
         return (LayerState::Missing, size);
     }
-    if cache.is_sound(&layer.digest, options.index) {
+    if cache.has_content(&layer.digest, options.index, &Halt::default()).unwrap_or(false) {
         return (LayerState::Cached, 0);
     }
     let path = |file| cache.layer(&layer.digest, file);

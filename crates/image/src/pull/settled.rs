@@ -10,10 +10,10 @@ use crate::{
     error::{ImageError, Result},
     fs::{Lock, LockWait},
     layer::Halt,
-    model::{Digest, Platform, Reference},
+    model::{Platform, Reference},
     progress::Observer,
-    pull::{PullOptions, PullPolicy, PullResult, Registry, fixup::fit_to_lower_layers, lock_wait},
-    store::{CachedImageMetadata, GlobalCache, Lookup, Rechecked},
+    pull::{PullOptions, PullPolicy, PullResult, Registry, lock_wait},
+    store::{AccessScope, CachedImageMetadata, GlobalCache, Lookup, Rechecked},
 };
 
 /// The image that is asked for.
@@ -22,7 +22,10 @@ struct Asked {
     cache: GlobalCache,
     reference: Reference,
     platform: Platform,
+    /// Whether an image of another platform will do.
+    any_platform: bool,
     path: PathBuf,
+    scope: Option<AccessScope>,
 }
 
 impl Registry {
@@ -82,14 +85,20 @@ impl Registry {
     fn asked(&self, reference: &Reference, options: &PullOptions) -> Asked {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let path = self.cache.image_metadata_path(reference, &platform);
-        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, path }
+        let any_platform = options.allow_platform_mismatch;
+        let scope = self.access_scope(reference);
+        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, any_platform, path, scope }
     }
 }
 
 impl Asked {
     async fn look_up(&self) -> Result<Lookup> {
         let asked = self.clone();
-        off_thread(move || asked.cache.look_up(&asked.reference, &asked.platform)).await
+        off_thread(move || {
+            let Asked { cache, reference, platform, any_platform, scope, .. } = &asked;
+            cache.cache_status_for(scope.as_ref(), reference, platform, *any_platform)
+        })
+        .await
     }
 
     /// The image's metadata, once it is whole; `None` if it is not and can't be mended from its blobs.
@@ -118,13 +127,11 @@ impl Asked {
         match healed {
             Rechecked::Settled => Ok(Some(metadata)),
             Rechecked::Damaged => Ok(None),
-            Rechecked::Mended => self.remember(wait, metadata).await.map(Some),
+            Rechecked::Mended => self.remember(metadata).await.map(Some),
         }
     }
 
-    async fn remember(&self, wait: &LockWait, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
-        let layers: Vec<Digest> = metadata.layers.iter().map(|layer| layer.digest.clone()).collect();
-        fit_to_lower_layers(&self.cache, wait, &layers).await?;
+    async fn remember(&self, metadata: CachedImageMetadata) -> Result<CachedImageMetadata> {
         let asked = self.clone();
         off_thread(move || {
             asked.cache.write_image_metadata(&asked.reference, &asked.platform, &metadata)?;

@@ -1,14 +1,11 @@
-//! Looks a cache through; what was extracted anew is fitted to the layers below it, as after a pull.
+//! Looks a cache through, under the budget and until it is stopped.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget::Extraction,
     error::{ImageError, Result},
-    fs::LockWait,
     layer::Halt,
-    model::Digest,
-    pull::fixup::fit_to_lower_layers,
     store::{Depth, GlobalCache, VerifyOptions, VerifyReport},
 };
 
@@ -32,23 +29,5 @@ pub async fn verify(cache: &GlobalCache, options: VerifyOptions, cancel: Cancell
         looked = looking => looked.map_err(|_| ImageError::internal("verifying panicked"))??,
         () = stop => return Err(ImageError::aborted()),
     };
-    fit(cache, &report, LockWait { cancel, ..LockWait::default() }).await?;
     Ok(report)
-}
-
-/// Every image that has such a layer, since a layer's neighbours may depend on it as well.
-async fn fit(cache: &GlobalCache, report: &VerifyReport, wait: LockWait) -> Result<()> {
-    if report.extracted.is_empty() {
-        return Ok(());
-    }
-    let of = cache.clone();
-    let images = tokio::task::spawn_blocking(move || of.images());
-    let images = images.await.map_err(|_| ImageError::internal("listing images panicked"))??;
-    for image in images.into_iter().filter(|image| image.complete) {
-        let layers: &[Digest] = &image.layer_digests;
-        if layers.iter().any(|layer| report.extracted.contains(layer)) {
-            fit_to_lower_layers(cache, &wait, layers).await?;
-        }
-    }
-    Ok(())
 }

@@ -37,7 +37,8 @@ impl Client {
         allow_mismatch: bool,
         observer: &dyn Observer,
     ) -> Result<ResolvedImage> {
-        resolve::resolve(self, reference, platform, allow_mismatch, observer).await
+        let resolved = resolve::resolve(self, reference, platform, allow_mismatch, observer).await;
+        resolved.map_err(|error| self.transport.sent.mask().error(error))
     }
 
     /// True if other servers than the registry itself are asked for the reference.

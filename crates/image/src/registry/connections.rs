@@ -13,6 +13,8 @@ use rustls_pki_types::CertificateDer;
 use crate::{
     error::{ImageError, Result},
     registry::{
+        auth::Secret,
+        loopback::Resolver,
         options::{ClientOptions, Environment},
         proxy::Proxies,
         reuse::Patience,
@@ -58,6 +60,11 @@ impl Connections {
         Ok(client)
     }
 
+    /// What a proxy is told in secret.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.proxies.secrets()
+    }
+
     fn tls_config(&self) -> Result<ClientConfig> {
         if let Some(config) = self.tls.get() {
             return Ok(config.clone());
@@ -76,6 +83,7 @@ impl Connections {
             .no_proxy()
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url)))
             .connect_timeout(connect_timeout)
+            .dns_resolver(Resolver)
             .connector_layer(Patience)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)

@@ -86,21 +86,36 @@ pub(super) fn authority(url: &Url) -> String {
 
 /// True if the host may be spoken to without TLS.
 pub(super) fn may_be_plain(options: &ClientOptions, host: &str) -> bool {
-    is_loopback(host)
-        || match &options.insecure {
-            Insecure::Any => true,
-            Insecure::Hosts(hosts) => hosts
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(without_port(host))),
-        }
+    is_loopback(host) || is_named_insecure(options, host, true)
 }
 
-/// True for `localhost`, 127.0.0.0/8 and ::1.
+/// True if a plain URL is the very host and port of a server that is spoken to in plain HTTP.
+pub(super) fn same_authority(url: &Url, server: &str) -> bool {
+    let place = |url: &Url| url.host_str().map(|host| (host.to_ascii_lowercase(), url.port_or_known_default()));
+    Url::parse(&format!("http://{server}")).is_ok_and(|server| place(&server).is_some() && place(&server) == place(url))
+}
+
+/// True if the option insecure names a host. `true` there names those that a plain registry names.
+pub(super) fn is_named_insecure(options: &ClientOptions, host: &str, by_plain: bool) -> bool {
+    match &options.insecure {
+        Insecure::Any => by_plain,
+        Insecure::Hosts(hosts) => {
+            hosts.iter().any(|known| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(without_port(host)))
+        }
+    }
+}
+
+/// True for 127.0.0.0/8, ::1, and `localhost` with all below it: for those names no other address is ever connected to
+/// (see [`loopback`](super::loopback)).
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = without_port(host).trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    is_localhost(name) || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// True for `localhost` and all names below it (RFC 6761, 6.3).
+pub(super) fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 pub(super) fn without_port(host: &str) -> &str {

@@ -58,10 +58,11 @@ impl Fetcher<'_> {
         let repository = self.reference.repository();
         let path = format!("manifests/{by}");
         let what = format!("manifest {repository}{}{by}", if expected.is_some() { '@' } else { ':' });
-        let ask = Ask { repository, path: &path, accept: Some(ACCEPT), from: 0, to: None, what: &what };
+        let ask = Ask { repository, path: &path, accept: Some(ACCEPT), head: false, from: 0, to: None, what: &what };
         let check = |bytes: Bytes, headers: &HeaderMap| {
             let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-            let claimed = header("docker-content-digest").map(Digest::parse).transpose()?;
+            let claimed = header("docker-content-digest").map(str::trim).filter(|text| !text.is_empty());
+            let claimed = claimed.map(Digest::parse).transpose()?;
             let expected = expected.or(claimed.as_ref());
             let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
             if let Some(expected) = expected.filter(|expected| **expected != digest) {
@@ -73,7 +74,7 @@ impl Fetcher<'_> {
             let (document, media_type) = Document::parse(&bytes, header(CONTENT_TYPE.as_str()))?;
             Ok(Served { digest, bytes, document, media_type })
         };
-        self.fetch(&ask, LONGEST_MANIFEST, check).await
+        self.fetch(&ask, (LONGEST_MANIFEST, size), check).await
     }
 
     /// The image config.
@@ -91,8 +92,15 @@ impl Fetcher<'_> {
             return Ok(Bytes::copy_from_slice(data));
         }
         let (path, what) = (format!("blobs/{}", config.digest), format!("image config {}", config.digest));
-        let ask =
-            Ask { repository: self.reference.repository(), path: &path, accept: None, from: 0, to: None, what: &what };
+        let ask = Ask {
+            repository: self.reference.repository(),
+            path: &path,
+            accept: None,
+            head: false,
+            from: 0,
+            to: None,
+            what: &what,
+        };
         let check = |bytes: Bytes, _: &HeaderMap| {
             let actual = Digest::of(config.digest.algorithm(), &bytes);
             if actual == config.digest {
@@ -100,7 +108,7 @@ impl Fetcher<'_> {
             }
             Err(mismatch(&what, config.digest.to_string(), actual.to_string()))
         };
-        let fetched = self.fetch(&ask, config.size as usize, check).await;
+        let fetched = self.fetch(&ask, (config.size as usize, Some(config.size)), check).await;
         fetched.map_err(|error| match error.kind() {
             ErrorKind::Limit { .. } => mismatch(&what, format!("{} bytes", config.size), "more".to_owned()),
             _ => error,
@@ -108,7 +116,12 @@ impl Fetcher<'_> {
     }
 
     /// Asks until somebody gives what passes the check. What a mirror gives wrong, the registry may give right.
-    async fn fetch<T>(&self, ask: &Ask<'_>, cap: usize, check: impl Fn(Bytes, &HeaderMap) -> Result<T>) -> Result<T> {
+    async fn fetch<T>(
+        &self,
+        ask: &Ask<'_>,
+        cap: (usize, Option<u64>),
+        check: impl Fn(Bytes, &HeaderMap) -> Result<T>,
+    ) -> Result<T> {
         let mut attempts = 0;
         let mut tries = Tries::new(self.client, self.reference, Sources::All, &mut attempts, self.observer);
         loop {
@@ -128,7 +141,7 @@ impl Fetcher<'_> {
         &self,
         server: &Endpoint,
         ask: &Ask<'_>,
-        cap: usize,
+        cap: (usize, Option<u64>),
     ) -> std::result::Result<(Bytes, HeaderMap), Failure> {
         let transport = &self.client.transport;
         let mut answer = transport.ask(server, ask).await?;

@@ -6,12 +6,14 @@
 //!
 //! The module trusts nothing a server says but what hashes to a digest.
 
+mod access;
 mod auth;
 mod blob;
 mod client;
 mod connections;
 mod endpoint;
 mod fetch;
+mod loopback;
 mod mirror;
 mod options;
 mod parts;

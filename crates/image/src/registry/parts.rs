@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use crate::{
     budget::{FurtherConnections, Permit},
     error::Result,
-    registry::range::RangeStream,
+    registry::range::{PATIENCE, RangeStream},
 };
 
 /// When further connections are opened, and when they are given up.
@@ -75,6 +75,8 @@ pub(super) struct Parts {
     /// Each answers with its place when its part has arrived.
     fetching: JoinSet<(Place, Result<()>)>,
     further: FurtherConnections,
+    /// Where the first connection, which was there before, is to stop: so that it can go on alone.
+    first_end: Arc<AtomicU64>,
     own_is_free: bool,
     /// What ranges are made from.
     template: RangeStream,
@@ -110,12 +112,15 @@ impl Parts {
         rules: Rules,
     ) -> Self {
         let Range { start, end } = first.left();
+        let template = first.another(start..end);
+        let first_end = first.end_at(start + rules.part);
         let mut parts = Self {
             parts: VecDeque::new(),
             fetching: JoinSet::new(),
             further,
+            first_end,
             own_is_free: false,
-            template: first.another(start..end),
+            template,
             delivered: start,
             next: start,
             end,
@@ -125,7 +130,6 @@ impl Parts {
             arrived: Arc::default(),
             verdict: Verdict::Open,
         };
-        first.end_at(start + rules.part);
         parts.fetch(first, Place::Own, memory);
         parts.fill();
         parts
@@ -171,12 +175,25 @@ impl Parts {
             Some((Place::Lent(_), Ok(()))) => {}
             Some((_, Err(error))) => {
                 tracing::debug!(%error, "a part of a blob could not be fetched by itself");
-                self.verdict = Verdict::Enough;
+                self.give_up();
             }
-            None => self.verdict = Verdict::Enough,
+            None => self.give_up(),
         }
         self.judge();
         self.fill();
+    }
+
+    /// Ends the parts: several connections must not cost more than one. The first one, where it is still at work, goes on
+    /// to the end instead of being closed and asked for again; who allows one connection might refuse that too.
+    fn give_up(&mut self) {
+        self.verdict = Verdict::Enough;
+        let first = self.first_end.load(Ordering::Relaxed);
+        if let Some(part) = self.parts.front_mut().filter(|part| part.end == first && !self.own_is_free) {
+            part.end = self.end;
+            self.parts.truncate(1);
+            self.next = self.end;
+            self.first_end.store(self.end, Ordering::Relaxed);
+        }
     }
 
     /// Looks, once, whether it was worth it.
@@ -197,7 +214,7 @@ impl Parts {
             let own = std::mem::take(&mut self.own_is_free).then_some(Place::Own);
             let Some(place) = own.or_else(|| self.further.connection().map(Place::Lent)) else { return };
             let end = self.end.min(self.next + self.rules.part);
-            self.fetch(self.template.another(self.next..end), place, memory);
+            self.fetch(self.template.part(self.next..end, PATIENCE), place, memory);
         }
     }
 

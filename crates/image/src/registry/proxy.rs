@@ -5,6 +5,7 @@ use reqwest::Url;
 use crate::{
     error::{ErrorKind, Result},
     registry::{
+        auth::Secret,
         endpoint::is_loopback,
         options::{ClientOptions, Environment, ProxySetting},
     },
@@ -18,17 +19,15 @@ pub(super) struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
     except: Vec<String>,
-    /// The caller named the proxy: it is used for loopback too.
-    explicit: bool,
 }
 
 impl Proxies {
     pub(super) fn new(options: &ClientOptions) -> Result<Self> {
         match &options.proxy {
-            ProxySetting::None => Ok(Self { http: None, https: None, except: Vec::new(), explicit: true }),
+            ProxySetting::None => Ok(Self { http: None, https: None, except: Vec::new() }),
             ProxySetting::Url(url) => {
                 let url = parse("proxy", url)?;
-                Ok(Self { http: Some(url.clone()), https: Some(url), except: Vec::new(), explicit: true })
+                Ok(Self { http: Some(url.clone()), https: Some(url), except: Vec::new() })
             }
             ProxySetting::Environment => Self::from_environment(&options.environment),
         }
@@ -44,16 +43,20 @@ impl Proxies {
             http: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?,
             https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
             except: except.split([',', ' ']).filter(|rule| !rule.is_empty()).map(str::to_ascii_lowercase).collect(),
-            explicit: false,
         })
     }
 
-    /// The proxy for a URL. The environment's is not for loopback.
+    /// The passwords of proxies, which a proxy could echo.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        let urls = self.http.iter().chain(&self.https);
+        let logins = urls.filter_map(|url| Some((url.username(), Secret::new(url.password()?))));
+        logins.flat_map(|(name, password)| [password.as_basic(name), password]).collect()
+    }
+
+    /// The proxy for a URL. Loopback needs none: a login would go there in the clear.
     pub(super) fn choose(&self, url: &Url) -> Option<Url> {
         let host = url.host_str()?;
-        if (is_loopback(host) && !self.explicit)
-            || self.except.iter().any(|rule| matches(rule, host, url.port_or_known_default()))
-        {
+        if is_loopback(host) || self.except.iter().any(|rule| matches(rule, host, url.port_or_known_default())) {
             return None;
         }
         if url.scheme() == "https" { self.https.clone() } else { self.http.clone() }
@@ -79,15 +82,17 @@ fn matches(rule: &str, host: &str, port: Option<u16>) -> bool {
     if rule == "*" {
         return true;
     }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
     if let Some((network, bits)) = rule.split_once('/') {
+        let network = network.trim_start_matches('[').trim_end_matches(']');
         return match (network.parse(), bits.parse(), host.parse()) {
             (Ok(network), Ok(bits), Ok(address)) => in_network(address, network, bits),
             _ => false,
         };
     }
     let (rule, wanted) = match rule.rsplit_once(':') {
-        Some((name, text)) if !name.contains(':') => match text.parse::<u16>() {
+        // The colons of an address without brackets are its own.
+        Some((name, text)) if !name.contains(':') || name.ends_with(']') => match text.parse::<u16>() {
             Ok(wanted) => (name, Some(wanted)),
             Err(_) => (rule, None),
         },
@@ -96,7 +101,14 @@ fn matches(rule: &str, host: &str, port: Option<u16>) -> bool {
     if wanted.is_some() && wanted != port {
         return false;
     }
+    let rule = rule.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    if let (Ok(rule), Ok(host)) = (rule.parse::<std::net::IpAddr>(), host.parse::<std::net::IpAddr>()) {
+        return rule == host;
+    }
     let name = rule.trim_start_matches("*.").trim_start_matches('.');
+    if name.is_empty() {
+        return false;
+    }
     host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
@@ -135,6 +147,14 @@ mod tests {
             ("0.0.0.0/0", "11.1.2.3", 80, true),
             ("fd00::/8", "[fd12::1]", 80, true),
             ("fd00::1", "[fd00::1]", 80, true),
+            ("[fd00::1]", "[fd00::1]", 80, true),
+            ("[fd00::1]:5000", "[fd00::1]", 5000, true),
+            ("[fd00::1]:5000", "[fd00::1]", 80, false),
+            ("fd00:0::1", "[fd00::1]", 80, true),
+            ("[fd00::]/8", "[fd12::1]", 80, true),
+            ("example.com.", "x.example.com", 443, true),
+            ("example.com", "example.com.", 443, true),
+            (".", "example.com", 443, false),
             ("10.0.0.0/99", "10.0.0.1", 80, false),
         ] {
             assert_eq!(matches(rule, host, Some(port)), expected, "{rule} {host}:{port}");
@@ -142,12 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn a_named_proxy_is_for_all_hosts_and_what_is_none_is_refused() {
+    fn a_named_proxy_is_for_all_hosts_but_loopback_and_what_is_none_is_refused() {
         let proxies = |url: &str| {
             Proxies::new(&ClientOptions { proxy: ProxySetting::Url(url.into()), ..ClientOptions::default() })
         };
-        let chosen = proxies("http://p:1").unwrap().choose(&Url::parse("http://127.0.0.1:5000/").unwrap());
-        assert_eq!(chosen.unwrap().as_str(), "http://p:1/");
+        let named = proxies("http://p:1").unwrap();
+        let chosen = |url: &str| named.choose(&Url::parse(url).unwrap());
+        assert_eq!(chosen("http://lan.example:5000/").unwrap().as_str(), "http://p:1/");
+        for direct in ["http://127.0.0.1:5000/", "http://localhost:5000/", "https://[::1]/"] {
+            assert_eq!(chosen(direct), None, "{direct}");
+        }
         assert!(proxies("socks5://p:1").is_ok());
         for bad in ["ftp://user:hunter2@p", "http://", ""] {
             let error = proxies(bad).err().unwrap();

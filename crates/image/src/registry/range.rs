@@ -1,6 +1,14 @@
 //! A range of a blob as a stream that does not break: what the network loses is fetched again from where it stopped.
 
-use std::{mem, ops::Range, sync::Arc, time::Duration};
+use std::{
+    mem,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
@@ -15,8 +23,8 @@ use crate::{
     },
 };
 
-/// How long the end of a body without a length is waited for: its bytes are all there, only lies could follow.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Longest time that one of several connections may take for its next byte.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The status of an answer that does not fit the part that was asked for, whatever it said.
 const RANGE_FAULT: u16 = 416;
 
@@ -28,11 +36,18 @@ pub(super) struct RangeStream {
     reference: Reference,
     blob: Descriptor,
     position: u64,
-    end: u64,
+    /// Shared with whoever may end it sooner, or let it go on.
+    end: Arc<AtomicU64>,
+    /// It is a part: whoever asked for it goes on in another way where it fails, so it is tried once.
+    once: bool,
+    /// Longest time without a byte, where that is shorter than the option says.
+    patience: Option<Duration>,
     sources: Sources,
     observer: Arc<dyn Observer>,
     state: State,
     attempts: u32,
+    /// A storage server has refused a range; the next refusal is the range's fault.
+    refused: bool,
     /// The server can't or won't send parts.
     whole_only: bool,
 }
@@ -65,34 +80,63 @@ impl RangeStream {
         sources: Sources,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let (position, end, state) = (offset, blob.size, State::Closed);
-        Self { client, reference, blob, position, end, sources, observer, state, attempts: 0, whole_only: false }
+        let end = Arc::new(AtomicU64::new(blob.size));
+        Self {
+            client,
+            reference,
+            blob,
+            position: offset,
+            end,
+            once: false,
+            patience: None,
+            sources,
+            observer,
+            state: State::Closed,
+            attempts: 0,
+            refused: false,
+            whole_only: false,
+        }
     }
 
-    /// Another range of the same blob.
+    /// Another range of the same blob, tried as often as the options say.
     pub(super) fn another(&self, range: Range<u64>) -> Self {
         Self {
             client: self.client.clone(),
             reference: self.reference.clone(),
             blob: self.blob.clone(),
             position: range.start,
-            end: range.end,
+            end: Arc::new(AtomicU64::new(range.end)),
+            once: false,
+            patience: None,
             sources: self.sources,
             observer: Arc::clone(&self.observer),
             state: State::Closed,
             attempts: 0,
+            refused: false,
             whole_only: false,
         }
     }
 
-    /// What is still to come.
-    pub(super) fn left(&self) -> Range<u64> {
-        self.position..self.end
+    /// Another range, tried once: a failure, or a pause longer than `patience`, ends it.
+    pub(super) fn part(&self, range: Range<u64>, patience: Duration) -> Self {
+        Self { once: true, patience: Some(patience), ..self.another(range) }
     }
 
-    /// Ends it sooner. What the server has sent beyond that is thrown away, with the connection.
-    pub(super) fn end_at(&mut self, end: u64) {
-        self.end = self.end.min(end);
+    /// What is still to come.
+    pub(super) fn left(&self) -> Range<u64> {
+        self.position..self.until()
+    }
+
+    fn until(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    /// Ends it sooner, and gives the end to whoever may let it go on. What the server has sent beyond that is thrown away,
+    /// with the connection.
+    pub(super) fn end_at(&mut self, end: u64) -> Arc<AtomicU64> {
+        self.once = true;
+        self.end.fetch_min(end, Ordering::Relaxed);
+        Arc::clone(&self.end)
     }
 
     /// True if the servers send parts, as far as is known.
@@ -104,13 +148,19 @@ impl RangeStream {
     ///
     /// Where the range ends before the blob, a server that sends something else than the range is an error.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = self.next_unmasked().await;
+        next.map_err(|error| self.client.transport.sent.mask().error(error))
+    }
+
+    async fn next_unmasked(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if self.position >= self.end {
-                return self.end().await;
+            let end = self.until();
+            if self.position >= end {
+                return self.end(end).await;
             }
             if let Some(data) = self.blob.data.as_ref() {
-                let bytes = Bytes::copy_from_slice(&data[self.position as usize..self.end as usize]);
-                self.position = self.end;
+                let bytes = Bytes::copy_from_slice(&data[self.position as usize..end as usize]);
+                self.position = end;
                 return Ok(Some(bytes));
             }
             match mem::replace(&mut self.state, State::Closed) {
@@ -134,10 +184,24 @@ impl RangeStream {
         loop {
             let server = tries.server().await;
             let from = if self.whole_only { 0 } else { self.position };
-            let to = self.is_part().then_some(self.end);
-            let ask = Ask { repository: reference.repository(), path: &path, accept: None, from, to, what: &what };
-            let taken = match client.transport.ask(&server, &ask).await {
-                Ok(answer) => self.take(&server, answer, from),
+            let until = self.until();
+            let to = (until < self.blob.size).then_some(until);
+            let ask = Ask {
+                repository: reference.repository(),
+                path: &path,
+                accept: None,
+                head: false,
+                from,
+                to,
+                what: &what,
+            };
+            let asked = client.transport.ask(&server, &ask);
+            let asked = match self.patience {
+                Some(patience) => tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(too_slow(&what))),
+                None => asked.await,
+            };
+            let taken = match asked {
+                Ok(answer) => self.take(&server, answer, from, until),
                 Err(failure) => Err(failure),
             };
             match taken {
@@ -145,13 +209,15 @@ impl RangeStream {
                     self.state = State::Open(open);
                     break;
                 }
-                // A part of something else, or none: only the whole can be trusted now.
-                Err(failure) if from > 0 && is_range_fault(&failure) => {
-                    if to.is_some() {
-                        return Err(failure.error);
-                    }
-                    self.whole_only = true;
+                Err(failure) if self.once => return Err(failure.error),
+                // A storage server's address ran out: the registry gives another, once.
+                Err(failure) if from > 0 && failure.retryable && is_refused_range(&failure) && !self.refused => {
+                    self.refused = true;
+                    tries.failed(failure).await?;
                 }
+                // A part of something else, or none, or a refusal of parts: only the whole can be trusted now, and shows
+                // whether it was the login.
+                Err(failure) if from > 0 && is_refused_range(&failure) => self.whole_only = true,
                 Err(failure) => tries.failed(failure).await?,
             }
         }
@@ -159,17 +225,12 @@ impl RangeStream {
         Ok(())
     }
 
-    /// True if more of the blob follows, which somebody else fetches.
-    fn is_part(&self) -> bool {
-        self.end < self.blob.size
-    }
-
-    /// What an answer to a request for bytes from `from` means.
-    fn take(&self, server: &Endpoint, answer: Answer, from: u64) -> std::result::Result<Open, Failure> {
+    /// What an answer to a request for bytes from `from` until `until` means.
+    fn take(&self, server: &Endpoint, answer: Answer, from: u64, until: u64) -> std::result::Result<Open, Failure> {
         let Answer { response, host, .. } = answer;
         let (skip, end) = match response.status() {
-            StatusCode::PARTIAL_CONTENT if from > 0 && self.is_range(&response) => (0, self.end),
-            StatusCode::OK if !self.is_part() => match response.content_length() {
+            StatusCode::PARTIAL_CONTENT if from > 0 && self.is_range(&response, until) => (0, until),
+            StatusCode::OK if until == self.blob.size => match response.content_length() {
                 Some(length) if length != self.blob.size => {
                     return Err(self.wrong_length(&format!("{length} bytes")).into());
                 }
@@ -186,16 +247,17 @@ impl RangeStream {
     }
 
     /// True if an answer says that it is what is left of this range.
-    fn is_range(&self, response: &Response) -> bool {
+    fn is_range(&self, response: &Response, until: u64) -> bool {
         let value = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-        value
-            .and_then(parse_range)
-            .is_some_and(|(range, total)| range == self.left() && total.is_none_or(|total| total == self.blob.size))
+        value.and_then(parse_range).is_some_and(|(range, total)| {
+            range == (self.position..until) && total.is_none_or(|total| total == self.blob.size)
+        })
     }
 
     /// Reads on; `None` when it has to be opened again.
     async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>> {
         let stall = self.client.transport.options.stall_timeout;
+        let stall = self.patience.map_or(stall, |patience| patience.min(stall));
         let what = format!("blob {}", self.blob.digest);
         let failure = loop {
             match response::next_chunk(&mut open.response, stall, &open.host, &what).await {
@@ -209,7 +271,8 @@ impl RangeStream {
                     if bytes.len() as u64 > open.end - self.position {
                         return Err(self.wrong_length("more"));
                     }
-                    bytes.truncate(usize::try_from(self.end - self.position).unwrap_or(usize::MAX));
+                    let until = self.until();
+                    bytes.truncate(usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX));
                     self.position += bytes.len() as u64;
                     self.attempts = 0;
                     self.state = State::Open(open);
@@ -222,6 +285,9 @@ impl RangeStream {
                 Err(failure) => break failure,
             }
         };
+        if self.once {
+            return Err(failure.error);
+        }
         if let Some(mirror) = &open.mirror {
             // The next server goes on where this one stopped.
             self.client.transport.mirrors.rest(mirror);
@@ -233,10 +299,11 @@ impl RangeStream {
     }
 
     /// At the end of an answer there must be no more bytes.
-    async fn end(&mut self) -> Result<Option<Bytes>> {
+    async fn end(&mut self, end: u64) -> Result<Option<Bytes>> {
         if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
-            && open.end == self.end
-            && let Ok(Some(bytes)) = response::next_chunk(&mut open.response, LAST_LOOK, &open.host, "a blob").await
+            && open.end == end
+            && let Ok(Some(bytes)) =
+                response::next_chunk(&mut open.response, response::LAST_LOOK, &open.host, "a blob").await
             && !bytes.is_empty()
         {
             return Err(self.wrong_length("more"));
@@ -254,9 +321,18 @@ impl RangeStream {
     }
 }
 
-/// True if the request for a part is what went wrong. Some registries refuse it as a bad request.
-fn is_range_fault(failure: &Failure) -> bool {
-    matches!(failure.error.kind(), ErrorKind::Registry { status: 400 | 501 | RANGE_FAULT, .. })
+/// True if the request for a part may be what went wrong. Some registries refuse it as a bad request, some as forbidden.
+fn is_refused_range(failure: &Failure) -> bool {
+    match failure.error.kind() {
+        ErrorKind::Registry { status, .. } => matches!(*status, 400 | 401 | 403 | 405 | 501 | RANGE_FAULT),
+        ErrorKind::Unauthorized { .. } => true,
+        _ => false,
+    }
+}
+
+/// A part that takes longer than others would.
+fn too_slow(what: &str) -> Failure {
+    ErrorKind::Timeout { what: format!("a part of {what}"), after_ms: PATIENCE.as_millis() as u64 }.into()
 }
 
 /// The range and the total of `Content-Range: bytes first-last/total`; a total of `*` is none (RFC 9110, 14.4).

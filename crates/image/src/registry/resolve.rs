@@ -99,7 +99,7 @@ fn settle_platform(
         || (from_index.is_some() && named.os == wanted.os && named.architecture == wanted.architecture);
     if !fits && !allow_mismatch {
         let (wanted, available) = (wanted.to_string(), vec![named.to_string()]);
-        return Err(ErrorKind::PlatformNotFound { wanted, available }.into());
+        return Err(ErrorKind::PlatformNotFound { wanted, available, more: 0 }.into());
     }
     Ok(from_index.unwrap_or_else(|| named.clone()))
 }

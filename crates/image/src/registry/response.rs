@@ -12,24 +12,29 @@ use reqwest::{Response, header::RETRY_AFTER};
 use crate::{
     error::ErrorKind,
     registry::{
-        auth::Login,
+        auth::{Login, Mask},
         endpoint::canonical_host,
         redirect::Answer,
         retry::{Failure, is_retryable_status, parse_retry_after},
         reuse,
     },
+    text::{MAX_SHOWN, cut, escape},
 };
 
 /// Longest error body that is read.
 const ERROR_BODY: usize = 64 << 10;
 
+/// How long the end of a body whose bytes are all there is waited for.
+pub(super) const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// No byte for this long ends the reading of what nobody wants.
 const DISCARD_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads a body of at most `cap` bytes.
+/// Reads a body of at most `cap` bytes. Where its `length` is known it is whole when they are there: what follows could
+/// only be lies, and a connection that does not end is not waited for.
 pub(super) async fn read_body(
     mut response: Response,
-    cap: usize,
+    (cap, length): (usize, Option<u64>),
     stall: Duration,
     host: &str,
     what: &str,
@@ -49,6 +54,13 @@ pub(super) async fn read_body(
             return Err(too_long().into());
         }
         body.extend_from_slice(&chunk);
+        if length == Some(body.len() as u64) {
+            let rest = next_chunk(&mut response, LAST_LOOK.min(stall), host, what).await;
+            if matches!(&rest, Ok(Some(more)) if !more.is_empty()) {
+                return Err(too_long().into());
+            }
+            break;
+        }
     }
     Ok(body.freeze())
 }
@@ -144,20 +156,27 @@ fn certificate_fault(fault: &rustls::CertificateError) -> String {
 }
 
 /// An answer that is no success, as an error. `registry` is the server that was asked.
-pub(super) async fn failure(answer: Answer, registry: &str, what: &str, stall: Duration, login: Login) -> Failure {
+pub(super) async fn failure(
+    answer: Answer,
+    registry: &str,
+    what: &str,
+    stall: Duration,
+    login: Login,
+    mask: &Mask,
+) -> Failure {
     let Answer { response, host, foreign } = answer;
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|value| parse_retry_after(value, SystemTime::now()));
-    let body = read_body(response, ERROR_BODY, stall, &host, "the error's text").await.unwrap_or_default();
-    let said = registry_words(&body);
+    let body = read_body(response, (ERROR_BODY, None), stall, &host, "the error's text").await.unwrap_or_default();
+    let said = registry_words(&body, mask);
     let said = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
     let error = match status {
         404 => ErrorKind::NotFound { what: format!("{what} ({})", said("no such thing")), registry: host },
         // A storage server whose signed address ran out: the registry gives another.
         401 | 403 if foreign => {
             let message = said(&format!("it refused {what}, to which {registry} redirects"));
-            return Failure::new(ErrorKind::Registry { registry: host, status, message }, true);
+            return Failure::new(mask.error(ErrorKind::Registry { registry: host, status, message }.into()), true);
         }
         401 | 403 => {
             let said = said(if status == 401 { "a login is needed" } else { "forbidden" });
@@ -166,7 +185,7 @@ pub(super) async fn failure(answer: Answer, registry: &str, what: &str, stall: D
         }
         _ => ErrorKind::Registry { registry: host, status, message: said(&format!("no reason given for {what}")) },
     };
-    Failure { retry_after, ..Failure::new(error, is_retryable_status(status)) }
+    Failure { retry_after, ..Failure::new(mask.error(error.into()), is_retryable_status(status)) }
 }
 
 /// The next step of somebody who was refused.
@@ -196,8 +215,8 @@ struct Words {
     message: Option<String>,
 }
 
-/// The registry's own codes and messages, cut where they flood.
-fn registry_words(body: &[u8]) -> Option<String> {
+/// The registry's own codes and messages: masked, escaped, then cut where they flood.
+fn registry_words(body: &[u8], mask: &Mask) -> Option<String> {
     // Not oci-client's envelope: that one knows a closed list of codes, and registries have their own.
     let envelope: Envelope = serde_json::from_slice(body).ok()?;
     let words: Vec<String> = envelope
@@ -205,18 +224,20 @@ fn registry_words(body: &[u8]) -> Option<String> {
         .into_iter()
         .map(|error| [error.code, error.message].into_iter().flatten().collect::<Vec<_>>().join(": "))
         .collect();
-    let text: String = words.join("; ").chars().filter(|letter| !letter.is_control()).take(500).collect();
-    (!text.is_empty()).then_some(text)
+    let text = mask.text(&words.join("; "));
+    (!text.is_empty()).then(|| cut(&escape(&text), MAX_SHOWN).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::auth::Sent;
 
     #[test]
     fn the_registrys_own_words_come_through() {
         let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
-        assert_eq!(registry_words(body).as_deref(), Some("MANIFEST_UNKNOWN: manifest unknown"));
-        assert_eq!(registry_words(b"<html>"), None);
+        let mask = Sent::default().mask();
+        assert_eq!(registry_words(body, &mask).as_deref(), Some("MANIFEST_UNKNOWN: manifest unknown"));
+        assert_eq!(registry_words(b"<html>", &mask), None);
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{
-    error::{ErrorKind, ImageError},
-    registry::auth::Secret,
-};
+use crate::error::{ErrorKind, ImageError};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -38,35 +35,6 @@ impl Failure {
             let reason = format!("the stored login was rejected, and so was a try without it: {reason}");
             self.error = ErrorKind::Unauthorized { registry: registry.clone(), reason }.into();
         }
-        self
-    }
-
-    /// Takes secrets out of what the server said.
-    pub(super) fn without(mut self, secrets: &[Secret]) -> Self {
-        let hide = |text: &str| {
-            let mut text = text.to_owned();
-            for secret in secrets {
-                let bare = secret.reveal().trim_start_matches("Bearer ").trim_start_matches("Basic ");
-                // What is shorter is no secret, and would tear words apart.
-                if bare.len() >= 4 {
-                    text = text.replace(bare, "***");
-                }
-            }
-            text
-        };
-        let kind = match self.error.kind() {
-            ErrorKind::Unauthorized { registry, reason } => {
-                ErrorKind::Unauthorized { registry: registry.clone(), reason: hide(reason) }
-            }
-            ErrorKind::Registry { registry, status, message } => {
-                ErrorKind::Registry { registry: registry.clone(), status: *status, message: hide(message) }
-            }
-            ErrorKind::NotFound { what, registry } => {
-                ErrorKind::NotFound { what: hide(what), registry: registry.clone() }
-            }
-            _ => return self,
-        };
-        self.error = kind.into();
         self
     }
 }
@@ -163,15 +131,6 @@ mod tests {
         ] {
             assert_eq!(parse_retry_after(value, now), expected.map(Duration::from_secs), "{value}");
         }
-    }
-
-    #[test]
-    fn what_a_server_echoes_of_a_secret_is_hidden() {
-        let secret = Secret::new("hunter2").as_basic("me");
-        let message = "you sent Basic bWU6aHVudGVyMg== and hunter2".to_owned();
-        let failure = Failure::from(ErrorKind::Registry { registry: "r".into(), status: 400, message });
-        let text = failure.without(&[Secret::new("hunter2"), secret, Secret::new("Be")]).error.to_string();
-        assert_eq!(text, "r answered 400: you sent Basic *** and ***");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The image for a platform, in an index or in the indexes within it.
 //!
 //! Entries that name a fitting platform are followed first, the best fit before others; then those that name none,
-//! because an index within an index often does not. Attestations are never followed.
+//! because an index within an index often does not. Attestations, artifacts and entries of unknown media types are never followed.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -19,6 +21,12 @@ use crate::{
 const DEEPEST: usize = 4;
 /// Manifests and indexes that are fetched in one search.
 const MOST_FETCHED: usize = 40;
+
+/// Platforms that an error names, and characters of each.
+const MAX_AVAILABLE: usize = 10;
+const MAX_PLATFORM_TEXT: usize = 80;
+/// Entries looked at before others get their turn.
+const BETWEEN_YIELDS: usize = 4096;
 
 /// A manifest with its config.
 pub(super) struct Image {
@@ -56,7 +64,7 @@ impl<'a> Search<'a> {
 
     /// The image for the platform among the entries of an index.
     pub(super) async fn run(&mut self, entries: &[IndexEntry]) -> Result<Image> {
-        let mut steps = self.steps(entries, 1, None);
+        let mut steps = self.steps(entries, 1, None).await;
         let mut fetched = 0;
         while let Some(step) = steps.pop() {
             fetched += 1;
@@ -73,7 +81,7 @@ impl<'a> Search<'a> {
                 if step.depth >= DEEPEST {
                     return Err(manifest_error("its indexes are nested too deeply"));
                 }
-                let inner = self.steps(entries, step.depth + 1, step.platform.as_ref());
+                let inner = self.steps(entries, step.depth + 1, step.platform.as_ref()).await;
                 steps.extend(inner);
                 continue;
             }
@@ -85,14 +93,17 @@ impl<'a> Search<'a> {
                 _ => return Ok(image),
             }
         }
-        Err(self.nothing_fits())
+        Err(self.nothing_fits().await)
     }
 
     /// Entries worth following, the best last.
-    fn steps(&mut self, entries: &[IndexEntry], depth: usize, around: Option<&Platform>) -> Vec<Step> {
+    async fn steps(&mut self, entries: &[IndexEntry], depth: usize, around: Option<&Platform>) -> Vec<Step> {
         self.candidates.extend(entries.iter().map(Candidate::from));
         let mut steps: Vec<(u32, Step)> = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.attestation) {
+        for (at, entry) in entries.iter().filter(|entry| !entry.attestation && !entry.ignored).enumerate() {
+            if at % BETWEEN_YIELDS == 0 {
+                tokio::task::yield_now().await;
+            }
             let (distance, platform, reason) = match &entry.platform {
                 Some(offered) => match fit(self.wanted, offered) {
                     Some(0) => (0, Some(offered.clone()), format!("{offered} is what was wanted")),
@@ -117,16 +128,22 @@ impl<'a> Search<'a> {
         Ok(Image { served, manifest, raw_config, config, platform, reason })
     }
 
-    fn nothing_fits(&self) -> ImageError {
+    /// Says what there is instead, of a great many the first few. Lets others go on in between: whoever waits for this may want
+    /// it to stop.
+    async fn nothing_fits(&self) -> ImageError {
         let named = self.candidates.iter().filter(|candidate| !candidate.attestation);
-        let mut available: Vec<String> = Vec::new();
-        for platform in named.filter_map(|candidate| candidate.platform.as_ref()).chain(&self.seen_in_configs) {
-            let text = platform.to_string();
-            if !available.contains(&text) {
-                available.push(text);
+        let named = named.filter_map(|candidate| candidate.platform.as_ref()).chain(&self.seen_in_configs);
+        let (mut seen, mut available) = (HashSet::new(), Vec::new());
+        for (at, platform) in named.enumerate() {
+            if at % BETWEEN_YIELDS == 0 {
+                tokio::task::yield_now().await;
+            }
+            if seen.insert(platform) && available.len() < MAX_AVAILABLE {
+                available.push(platform.to_string().chars().take(MAX_PLATFORM_TEXT).collect());
             }
         }
-        ErrorKind::PlatformNotFound { wanted: self.wanted.to_string(), available }.into()
+        let more = seen.len() - available.len();
+        ErrorKind::PlatformNotFound { wanted: self.wanted.to_string(), available, more }.into()
     }
 }
 

@@ -11,7 +11,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::WWW_AUT
 use crate::{
     error::{ErrorKind, Result},
     registry::{
-        auth::{Challenge, Credentials, Login, RegistryAuth, Secret, Tokens, fetch_token},
+        auth::{Challenge, Credentials, Login, RegistryAuth, Secret, Sent, Tokens, fetch_token},
         connections::Connections,
         endpoint::{Endpoint, check_insecure, check_mirrors},
         mirror::Mirrors,
@@ -30,6 +30,8 @@ pub(super) struct Ask<'a> {
     /// Below `/v2/<repository>/`.
     pub(super) path: &'a str,
     pub(super) accept: Option<&'a str>,
+    /// Only the head of the answer.
+    pub(super) head: bool,
     /// First byte wanted.
     pub(super) from: u64,
     /// The byte after the last one wanted, where that is not the end.
@@ -52,6 +54,8 @@ pub(super) struct Transport {
     pub(super) options: Arc<ClientOptions>,
     pub(super) mirrors: Mirrors,
     pub(super) schemes: Mutex<HashMap<String, &'static str>>,
+    /// All secrets that a server may echo.
+    pub(super) sent: Sent,
     connections: Connections,
     servers: Servers,
     tokens: Tokens,
@@ -62,8 +66,13 @@ impl Transport {
     pub(super) fn new(options: ClientOptions) -> Result<Self> {
         check_insecure(&options)?;
         check_mirrors(&options)?;
+        options.auth.iter().try_for_each(RegistryAuth::check)?;
+        let connections = Connections::new(&options)?;
+        let sent = Sent::default();
+        sent.note(connections.secrets());
         Ok(Self {
-            connections: Connections::new(&options)?,
+            sent,
+            connections,
             options: Arc::new(options),
             servers: Servers::default(),
             mirrors: Mirrors::default(),
@@ -116,9 +125,9 @@ impl Transport {
                 self.ask_with_login(endpoint, &url, ask, answer).await
             }
             StatusCode::FORBIDDEN if kept.is_some() => {
-                let (_, login) = self.credential(endpoint, ask.repository).await?;
+                let (auth, login) = self.credential(endpoint, ask.repository).await?;
                 let failure = self.failed(endpoint, ask, answer, login).await;
-                self.ask_without_stored_login(endpoint, &url, ask, failure, login).await
+                self.ask_with_another_login(endpoint, &url, ask, (failure, auth, login), kept.as_ref()).await
             }
             _ => Err(self.failed(endpoint, ask, answer, Login::Unknown).await),
         }
@@ -140,33 +149,69 @@ impl Transport {
             Ok(None) => return Err(self.failed(endpoint, ask, answer, login).await),
             Ok(Some(header)) => {
                 response::discard(answer.response, &endpoint.host).await;
-                let answer = self.follow(url, ask, Some(&header)).await?;
-                if answer.is_taken() {
-                    return Ok(answer);
+                match self.ask_with(endpoint, url, ask, &header, login).await? {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => failure,
                 }
-                if answer.response.status() == StatusCode::UNAUTHORIZED {
-                    self.tokens.forget(&endpoint.host, ask.repository, &header);
-                }
-                self.failed(endpoint, ask, answer, login).await
             }
             // The token server did not take the login.
             Err(failure) if failure.is_refusal() => failure,
             Err(failure) => return Err(failure),
         };
-        self.ask_without_stored_login(endpoint, url, ask, failure, login).await
+        self.ask_with_another_login(endpoint, url, ask, (failure, auth, login), None).await
     }
 
-    /// A stored login that is rejected may be stale while the image is public: one try without it.
-    async fn ask_without_stored_login(
+    /// Asks with this `Authorization`. The inner failure is the server's answer to it.
+    async fn ask_with(
         &self,
         endpoint: &Endpoint,
         url: &Url,
         ask: &Ask<'_>,
-        failure: Failure,
+        header: &Secret,
         login: Login,
+    ) -> std::result::Result<std::result::Result<Answer, Failure>, Failure> {
+        let answer = self.follow(url, ask, Some(header)).await?;
+        if answer.is_taken() {
+            return Ok(Ok(answer));
+        }
+        if answer.response.status() == StatusCode::UNAUTHORIZED && !answer.foreign {
+            self.tokens.forget(&endpoint.host, ask.repository, header);
+        }
+        Ok(Err(self.failed(endpoint, ask, answer, login).await))
+    }
+
+    /// A stored login that is rejected may be stale: what is stored now is tried if it is another one, and then none,
+    /// because the image may be public.
+    async fn ask_with_another_login(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        ask: &Ask<'_>,
+        (failure, rejected, login): (Failure, RegistryAuth, Login),
+        kept: Option<&Secret>,
     ) -> std::result::Result<Answer, Failure> {
         if login != Login::Stored || !failure.is_refusal() {
             return Err(failure);
+        }
+        self.credentials.forget(&endpoint.host, ask.repository, &rejected).await;
+        let (auth, login) = self.credential(endpoint, ask.repository).await?;
+        // A token that was kept may be of a login before the one that is stored now.
+        if login == Login::Stored && (auth != rejected || kept.is_some()) {
+            if let Some(kept) = kept {
+                self.tokens.forget(&endpoint.host, ask.repository, kept);
+            }
+            let answer = self.follow(url, ask, None).await?;
+            if answer.is_taken() {
+                return Ok(answer);
+            }
+            let challenge = challenge_of(&answer.response).filter(|_| !answer.foreign);
+            response::discard(answer.response, &endpoint.host).await;
+            if let Some(challenge) = challenge
+                && let Some(header) = self.log_in(endpoint, url, ask.repository, &challenge, (&auth, login)).await?
+                && let Ok(answer) = self.ask_with(endpoint, url, ask, &header, login).await?
+            {
+                return Ok(answer);
+            }
         }
         self.ask_anonymously(endpoint, url, ask).await.map_err(|_| failure.after_anonymous_try())
     }
@@ -192,17 +237,8 @@ impl Transport {
     }
 
     async fn failed(&self, endpoint: &Endpoint, ask: &Ask<'_>, answer: Answer, login: Login) -> Failure {
-        let stall = self.options.stall_timeout;
-        let failure = response::failure(answer, &endpoint.host, ask.what, stall, login).await;
-        self.hide_secrets(failure)
-    }
-
-    /// A server may say in its error what it was sent.
-    pub(super) fn hide_secrets(&self, failure: Failure) -> Failure {
-        let mut secrets = self.tokens.secrets();
-        secrets.extend(self.credentials.secrets());
-        secrets.extend(self.options.auth.iter().flat_map(RegistryAuth::secrets));
-        failure.without(&secrets)
+        let (stall, mask) = (self.options.stall_timeout, self.sent.mask());
+        response::failure(answer, &endpoint.host, ask.what, stall, login, &mask).await
     }
 
     /// The `Authorization` that answers a challenge; `None` if there is nothing to answer with.
@@ -225,12 +261,16 @@ impl Transport {
                 (header, Some(life))
             }
         };
+        header.to_header(&endpoint.host)?;
+        self.sent.note([header.clone()]);
         self.tokens.keep(&endpoint.host, repository, header.clone(), life);
         Ok(Some(header))
     }
 
     async fn credential(&self, endpoint: &Endpoint, repository: &str) -> Result<(RegistryAuth, Login)> {
-        self.credentials.find(&self.options, &endpoint.host, repository, !endpoint.is_mirror).await
+        let found = self.credentials.find(&self.options, &endpoint.host, repository, !endpoint.is_mirror).await?;
+        self.sent.note(found.0.secrets());
+        Ok(found)
     }
 }
 

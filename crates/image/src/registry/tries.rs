@@ -81,6 +81,7 @@ impl Client {
         attempts: &mut u32,
         observer: &dyn Observer,
     ) -> Result<()> {
+        let failure = Failure { error: self.transport.sent.mask().error(failure.error), ..failure };
         if !failure.retryable || *attempts >= self.transport.options.retries {
             return Err(retry::with_attempts(failure.error, *attempts + 1));
         }

@@ -24,7 +24,7 @@ use crate::{
     error::{ImageError, Result},
     fs::{open_file, step},
     model::{Algorithm, Digest},
-    store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile},
+    store::{COMPLETE_MARKER, CachedImageMetadata, CachedLayerMetadata, GlobalCache, TreeFile, TreeName},
 };
 
 /// The attribute of a metadata file that holds the fingerprint of trees that were synced.
@@ -43,8 +43,8 @@ pub struct Written {
 
 impl Written {
     /// Right now. `None` where the system tells no boot, or a tree is not there.
-    pub(super) fn now<'a>(cache: &GlobalCache, layers: impl IntoIterator<Item = &'a Digest>) -> Option<Self> {
-        Some(Self { boot_id: boot_id()?.to_owned(), trees: fingerprint(cache, layers)? })
+    pub(super) fn now(cache: &GlobalCache, metadata: &CachedImageMetadata) -> Option<Self> {
+        Some(Self { boot_id: boot_id()?.to_owned(), trees: fingerprint(cache, trees(metadata))? })
     }
 
     /// True if it was before the machine was started for the last time.
@@ -61,10 +61,10 @@ fn boot_id() -> Option<&'static str> {
 }
 
 /// Names trees by the inodes of their markers, which are made anew with each. `None` if one is not there.
-fn fingerprint<'a>(cache: &GlobalCache, layers: impl IntoIterator<Item = &'a Digest>) -> Option<String> {
+fn fingerprint(cache: &GlobalCache, trees: impl IntoIterator<Item = TreeName>) -> Option<String> {
     let mut bytes = Vec::new();
-    for digest in layers {
-        let marker = fs::symlink_metadata(cache.layer(digest, LayerFile::Tree).join(COMPLETE_MARKER)).ok()?;
+    for tree in trees {
+        let marker = fs::symlink_metadata(cache.tree(&tree, TreeFile::Tree).join(COMPLETE_MARKER)).ok()?;
         for number in [marker.ino(), marker.ctime() as u64, marker.ctime_nsec() as u64] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -81,7 +81,7 @@ impl GlobalCache {
         if !written.is_of_another_boot() || is_remembered(path, written) {
             return true;
         }
-        let marked = fingerprint(self, digests(metadata)).is_some_and(|trees| is_marked(path, &trees));
+        let marked = fingerprint(self, trees(metadata)).is_some_and(|trees| is_marked(path, &trees));
         if marked {
             remember(path, written);
         }
@@ -96,7 +96,7 @@ impl GlobalCache {
         // An image that is gone meanwhile needs no sync.
         let Some(bytes) = self.read_metadata_file(path)? else { return Ok(()) };
         let metadata = CachedImageMetadata::parse(&bytes);
-        let trees = metadata.and_then(|metadata| fingerprint(self, digests(&metadata)));
+        let trees = metadata.and_then(|metadata| fingerprint(self, trees(&metadata)));
         if trees.as_ref().is_some_and(|trees| is_marked(path, trees)) {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl GlobalCache {
     /// was on the disk. Says whether they are.
     pub(super) fn mark_as_read(&self, path: &Path, metadata: &CachedImageMetadata) -> bool {
         let Some(written) = &metadata.written else { return false };
-        let same = fingerprint(self, digests(metadata)).is_some_and(|trees| trees == written.trees);
+        let same = fingerprint(self, trees(metadata)).is_some_and(|trees| trees == written.trees);
         if same {
             self.mark(path, &written.trees, false);
         }
@@ -150,8 +150,8 @@ fn remember(path: &Path, written: &Written) {
     }
 }
 
-fn digests(metadata: &CachedImageMetadata) -> impl Iterator<Item = &Digest> {
-    metadata.layers.iter().map(|layer| &layer.digest)
+fn trees(metadata: &CachedImageMetadata) -> impl Iterator<Item = TreeName> {
+    metadata.layers.iter().map(CachedLayerMetadata::tree)
 }
 
 fn is_marked(path: &Path, trees: &str) -> bool {
@@ -188,16 +188,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let cache = GlobalCache::new(temp.path());
         let digest = Digest::of(Algorithm::Sha256, b"layer");
-        assert_eq!(fingerprint(&cache, [&digest]), None);
-        let tree = cache.layer(&digest, LayerFile::Tree);
+        assert_eq!(fingerprint(&cache, [TreeName::base(&digest)]), None);
+        let tree = cache.tree(&TreeName::base(&digest), TreeFile::Tree);
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join(COMPLETE_MARKER), "").unwrap();
-        let first = fingerprint(&cache, [&digest]).unwrap();
-        assert_eq!((first.len(), fingerprint(&cache, [&digest])), (LENGTH, Some(first.clone())));
+        let first = fingerprint(&cache, [TreeName::base(&digest)]).unwrap();
+        assert_eq!((first.len(), fingerprint(&cache, [TreeName::base(&digest)])), (LENGTH, Some(first.clone())));
         // Beside the old one, as a layer is.
         fs::write(tree.join("new"), "").unwrap();
         fs::rename(tree.join("new"), tree.join(COMPLETE_MARKER)).unwrap();
-        assert_ne!(fingerprint(&cache, [&digest]).unwrap(), first);
+        assert_ne!(fingerprint(&cache, [TreeName::base(&digest)]).unwrap(), first);
     }
 
     #[test]

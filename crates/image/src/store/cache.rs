@@ -7,14 +7,14 @@ use std::{
 };
 
 use crate::{
-    error::{ImageError, Result},
+    error::{ErrorKind, ImageError, Result},
     fs::{publish_file, remove_file_if_there, step},
     model::{Digest, Platform, Reference},
     store::{
         Written,
         last_use::record_use,
-        layout::{LayerFile, LayerTree, Layout, TreeFile},
-        metadata::CachedImageMetadata,
+        layout::{LayerFile, Layout, TreeFile, TreeName},
+        metadata::{CachedImageMetadata, FORMAT_VERSION},
     },
 };
 
@@ -73,14 +73,14 @@ impl GlobalCache {
         self.0.layer(digest, file)
     }
 
-    /// The path of what belongs to a tree of a layer.
-    pub fn tree(&self, tree: &LayerTree, file: TreeFile) -> PathBuf {
-        self.0.tree(tree, file)
+    /// The path of what belongs to one tree of a layer.
+    pub fn tree(&self, name: &TreeName, file: TreeFile) -> PathBuf {
+        self.0.tree(name, file)
     }
 
-    /// A new name for a tree that is being made.
-    pub(crate) fn new_extracting_path(&self, digest: &Digest) -> Result<PathBuf> {
-        Ok(self.0.extracting(digest, &crate::fs::random_name()?))
+    /// Where the holder of a lease makes a tree.
+    pub(crate) fn scratch(&self, digest: &Digest, lease: &str) -> PathBuf {
+        self.0.scratch(digest, lease)
     }
 
     /// The path of a reference's metadata.
@@ -95,12 +95,12 @@ impl GlobalCache {
 
     /// True if the layer's tree is there and whole.
     pub fn is_extracted(&self, digest: &Digest) -> bool {
-        self.layers_are_finished([digest]).unwrap_or(false)
+        self.trees_are_finished([TreeName::base(digest)]).unwrap_or(false)
     }
 
     /// True if all these layers' trees are there and whole.
     pub fn all_layers_extracted<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> bool {
-        self.layers_are_finished(digests).unwrap_or(false)
+        self.trees_are_finished(digests.into_iter().map(TreeName::base)).unwrap_or(false)
     }
 
     /// A reference's metadata; `None` if there are none or they are damaged.
@@ -127,8 +127,12 @@ impl GlobalCache {
     ) -> Result<()> {
         self.prepare()?;
         let path = self.image_metadata_path(reference, platform);
-        let written = Written::now(self, metadata.layers.iter().map(|layer| &layer.digest));
-        let metadata = CachedImageMetadata { written, ..metadata.clone() };
+        let written = Written::now(self, metadata);
+        let mut metadata = CachedImageMetadata { written, ..metadata.clone() };
+        // Such metadata are nobody's hit; their age lets look-ups see it.
+        if metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree())) {
+            metadata.format_version = 1;
+        }
         publish_file(&path, &metadata.to_json())
     }
 
@@ -148,6 +152,11 @@ impl GlobalCache {
 
     /// [`lookup`](Self::lookup), and what it would not trust.
     pub fn look_up(&self, reference: &Reference, platform: &Platform) -> Result<Lookup> {
+        self.cache_status(reference, platform, false)
+    }
+
+    /// [`look_up`](Self::look_up); with `any_platform` also for an image of another platform that was pulled as one for this.
+    pub fn cache_status(&self, reference: &Reference, platform: &Platform, any_platform: bool) -> Result<Lookup> {
         if !self.check_directories()? {
             return Ok(Lookup::Miss);
         }
@@ -156,11 +165,32 @@ impl GlobalCache {
             .platform
             .as_ref()
             .is_some_and(|theirs| (&theirs.os, &theirs.architecture) != (&platform.os, &platform.architecture));
-        if other_platform || !self.layers_are_finished(metadata.layers.iter().map(|layer| &layer.digest))? {
+        if (other_platform && !any_platform)
+            || !self.trees_are_finished(metadata.trees())?
+            || !self.names_the_right_trees(&metadata)
+        {
             return Ok(Lookup::Miss);
         }
         let settled = self.is_settled(&self.image_metadata_path(reference, platform), &metadata);
         Ok(if settled { Lookup::Hit(metadata) } else { Lookup::Doubtful(metadata) })
+    }
+
+    /// False for metadata that are older than keys, or the original's, and that name a layer of which an image may need a
+    /// tree of its own: one that has a list of what depends on lower layers, or links to them.
+    fn names_the_right_trees(&self, metadata: &CachedImageMetadata) -> bool {
+        if metadata.format_version >= FORMAT_VERSION {
+            return true;
+        }
+        let is_listed = |digest: &Digest| {
+            let lists = [self.layer(digest, LayerFile::ImplicitDirs), self.old_links(digest)];
+            metadata.format_version == 1 && lists.iter().any(|list| list.symlink_metadata().is_ok())
+        };
+        !metadata.layers.iter().any(|layer| self.is_never_right(&layer.tree()) || is_listed(&layer.digest))
+    }
+
+    /// The list of hard links to lower layers that older versions wrote.
+    pub(super) fn old_links(&self, digest: &Digest) -> PathBuf {
+        self.layers_dir().join(digest.to_path_safe() + ".lower_links")
     }
 
     /// Records that an image was used, at most once an hour, where the cache can be written.
@@ -179,7 +209,20 @@ impl GlobalCache {
                 _ => {}
             }
         }
-        self.check()
+        self.check()?;
+        [self.layers_dir(), self.images_dir()].into_iter().try_for_each(check_writable)
+    }
+}
+
+/// Says at once, and in plain words, that this user may not write a cache.
+fn check_writable(directory: &Path) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::ACCESS) => {
+            let reason = "this user may not write it; choose a cache directory of your own".to_owned();
+            Err(ErrorKind::Cache { path: directory.display().to_string(), reason }.into())
+        }
+        _ => Ok(()),
     }
 }
 

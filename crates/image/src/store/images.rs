@@ -59,7 +59,7 @@ impl GlobalCache {
             compressed_bytes: once.into_values().sum(),
             pulled_at: metadata.pulled_at_ms,
             last_used_at: milliseconds(file.last_used),
-            complete: self.trees_are_finished(metadata).unwrap_or(false),
+            complete: self.trees_are_finished(metadata.trees()).unwrap_or(false),
         }
     }
 }

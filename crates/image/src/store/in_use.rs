@@ -10,8 +10,9 @@
 //! A lease that is gone in step 2 was dropped after its metadata were written, and step 3 sees those. In the other order a
 //! pull that ends in between is in neither.
 //!
-//! What is only *being made*, and who holds no gc lock (`sweep`), asks the other way round: a tree without a final name that
-//! is there while its layer is leased by nobody *afterwards* has been left, since it is made after the lease was taken.
+//! What is only *being made*, and who holds no gc lock (`sweep`), asks the other way round: a tree has the name of a lease until
+//! it has its final one, and is made after that lease was taken. One that is there while no living lease has its name
+//! *afterwards* has been left.
 
 use std::{collections::BTreeSet, fs};
 
@@ -21,7 +22,7 @@ use crate::{
     model::Digest,
     store::{
         GlobalCache,
-        inventory::{ImageFile, Inventory},
+        inventory::{ImageFile, Inventory, Leftover},
         lease::Leased,
         removal::Reason,
     },
@@ -68,9 +69,9 @@ pub(super) enum Moment {
 }
 
 impl InUse {
-    /// Reads it.
-    pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
-        Ok(Self { leased: cache.leased(false)?, busy: cache.busy_images()? })
+    /// The leases alone, which is enough for leftovers. Must be read after those were listed: who leases then may make trees.
+    pub(super) fn leases(cache: &GlobalCache) -> Result<Self> {
+        Ok(Self { leased: cache.leased(false)?, busy: BTreeSet::new() })
     }
 
     /// Why an image can't go; `None` if it can. It is leased if all its layers are.
@@ -86,6 +87,11 @@ impl InUse {
     /// True if a living process leases the layer, with all it has.
     pub(super) fn is_leased(&self, digest: &Digest) -> bool {
         self.leased.layers.contains(digest)
+    }
+
+    /// True if the process that makes this leftover lives.
+    pub(super) fn is_being_made(&self, leftover: &Leftover) -> bool {
+        leftover.lease.as_ref().is_some_and(|lease| self.leased.names.contains(lease))
     }
 
     /// True if somebody pulls who does not say which layers are needed: the original.

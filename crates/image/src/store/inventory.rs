@@ -16,7 +16,7 @@ use crate::{
     error::{ImageError, Result},
     fs::{is_random_name, stat_if_there},
     model::Digest,
-    store::{CachedImageMetadata, GlobalCache, InheritedKey, LayerFile, LayerTree, TreeFile, trash::TRASH_PREFIX},
+    store::{CachedImageMetadata, GlobalCache, LayerFile, TreeFile, TreeName, trash::TRASH_PREFIX},
 };
 
 /// Prefix of the file with which a file system is tried.
@@ -40,16 +40,18 @@ pub(super) struct Inventory {
 pub(super) struct LayerEntry {
     /// What has a name of the digest alone; the base tree and its index are among it.
     pub(super) files: BTreeSet<LayerFile>,
-    /// What there is of each tree that inherits from lower layers.
-    pub(super) keyed: BTreeMap<InheritedKey, BTreeSet<TreeFile>>,
+    /// The base tree has a list of what it inherits.
+    pub(super) base_list: bool,
+    /// What there is of each tree that has a key.
+    pub(super) keyed: BTreeMap<String, BTreeSet<TreeFile>>,
 }
 
 impl LayerEntry {
     /// The trees of which anything is there, the base tree first.
-    pub(super) fn trees(&self, digest: &Digest) -> Vec<LayerTree> {
-        let base = OF_BASE_TREE.iter().any(|file| self.files.contains(file)).then(|| LayerTree::base(digest));
-        let keyed = self.keyed.keys().map(|key| LayerTree { digest: digest.clone(), inherited: Some(key.clone()) });
-        base.into_iter().chain(keyed).collect()
+    pub(super) fn trees(&self, digest: &Digest) -> Vec<TreeName> {
+        let base = self.base_list || OF_BASE_TREE.iter().any(|file| self.files.contains(file));
+        let keyed = self.keyed.keys().map(|key| TreeName::keyed(digest, key));
+        base.then(|| TreeName::base(digest)).into_iter().chain(keyed).collect()
     }
 
     /// True if there is more than an unfinished download, an unfinished tree and locks.
@@ -58,15 +60,16 @@ impl LayerEntry {
             use LayerFile::{DownloadLock, Extracting, Lock, Part};
             matches!(file, Part | Extracting | Lock | DownloadLock)
         };
-        !self.keyed.is_empty() || !self.files.iter().all(unfinished)
+        self.base_list || !self.keyed.is_empty() || !self.files.iter().all(unfinished)
     }
 
     /// Paths of what belongs to one tree, in the order in which it has to go: an index without its tree must never be there.
-    pub(super) fn tree_paths(&self, cache: &GlobalCache, tree: &LayerTree) -> Vec<PathBuf> {
+    pub(super) fn tree_paths(&self, cache: &GlobalCache, tree: &TreeName) -> Vec<PathBuf> {
         match &tree.inherited {
             None => {
                 let files = OF_BASE_TREE.into_iter().filter(|file| self.files.contains(file));
-                files.map(|file| cache.layer(&tree.digest, file)).collect()
+                let list = self.base_list.then(|| cache.tree(tree, TreeFile::List));
+                files.map(|file| cache.layer(&tree.digest, file)).chain(list).collect()
             }
             Some(key) => {
                 let there = self.keyed.get(key);
@@ -77,11 +80,10 @@ impl LayerEntry {
     }
 }
 
-/// What belongs to a base tree, in the order in which it goes.
-const OF_BASE_TREE: [LayerFile; 4] =
-    [LayerFile::Index, LayerFile::Tree, LayerFile::ImplicitDirs, LayerFile::LowerLinks];
+/// What belongs to a base tree, but for its list, which goes last, in the order in which it goes.
+const OF_BASE_TREE: [LayerFile; 3] = [LayerFile::Index, LayerFile::Tree, LayerFile::ImplicitDirs];
 /// What belongs to another tree, in the order in which it goes.
-const OF_KEYED_TREE: [TreeFile; 3] = [TreeFile::Index, TreeFile::Tree, TreeFile::Inherited];
+const OF_KEYED_TREE: [TreeFile; 3] = [TreeFile::Index, TreeFile::Tree, TreeFile::List];
 
 /// A metadata file.
 #[derive(Debug)]
@@ -101,17 +103,17 @@ pub(super) struct Leftover {
     pub(super) path: PathBuf,
     /// Locks that its maker holds while at work on it.
     pub(super) locks: Vec<PathBuf>,
-    /// A layer that its maker leases while at work on it.
-    pub(super) leased_as: Option<Digest>,
+    /// Name of the lease that its maker holds.
+    pub(super) lease: Option<String>,
 }
 
 impl Leftover {
     fn of_nobody(path: PathBuf) -> Self {
-        Self { path, locks: Vec::new(), leased_as: None }
+        Self { path, locks: Vec::new(), lease: None }
     }
 
     fn locked_by(path: PathBuf, locks: Vec<PathBuf>) -> Self {
-        Self { path, locks, leased_as: None }
+        Self { path, locks, lease: None }
     }
 }
 
@@ -119,10 +121,10 @@ impl Leftover {
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
     Layer(Digest, LayerFile),
-    /// What belongs to a tree that inherits from lower layers.
-    Keyed(Digest, InheritedKey, TreeFile),
-    /// A tree being made, under a name of its own.
-    Extracting(Digest),
+    /// What belongs to a tree that has a key, or the list of a base tree.
+    Tree(TreeName, TreeFile),
+    /// Being made by the holder of this lease.
+    Leased(String),
     /// A file being written beside its place.
     Beside(Digest),
     Leftover,
@@ -132,6 +134,21 @@ enum Name {
 impl Inventory {
     /// Looks. A cache that is not there is empty.
     pub(super) fn read(cache: &GlobalCache) -> Result<Self> {
+        let (mut inventory, images) = Self::look(cache)?;
+        for (key, path) in images {
+            inventory.images.extend(read_image(cache, &key, path)?);
+        }
+        Ok(inventory)
+    }
+
+    /// Looks at names alone: `images` stays empty.
+    pub(super) fn without_metadata(cache: &GlobalCache) -> Result<Self> {
+        Self::look(cache).map(|(inventory, _)| inventory)
+    }
+
+    /// All but the images, and the keys and paths of those.
+    fn look(cache: &GlobalCache) -> Result<(Self, Vec<(String, PathBuf)>)> {
+        let mut images = Vec::new();
         let mut inventory = Self::default();
         cache.check()?;
         for name in names(cache.layers_dir())? {
@@ -144,13 +161,15 @@ impl Inventory {
                     }
                     inventory.layers.entry(digest).or_default().files.insert(file);
                 }
-                Name::Keyed(digest, key, file) => {
-                    inventory.layers.entry(digest).or_default().keyed.entry(key).or_default().insert(file);
+                Name::Tree(TreeName { digest, inherited }, file) => {
+                    let layer = inventory.layers.entry(digest).or_default();
+                    match inherited {
+                        Some(key) => drop(layer.keyed.entry(key).or_default().insert(file)),
+                        None => layer.base_list = true,
+                    }
                 }
-                Name::Extracting(digest) => {
-                    // A pull leases its layers; a repair holds the layer's lock.
-                    let locks = vec![cache.layer(&digest, LayerFile::Lock)];
-                    inventory.leftovers.push(Leftover { path, locks, leased_as: Some(digest) });
+                Name::Leased(lease) => {
+                    inventory.leftovers.push(Leftover { path, locks: Vec::new(), lease: Some(lease) });
                 }
                 Name::Beside(digest) => {
                     let locks = vec![cache.layer(&digest, LayerFile::Lock)];
@@ -165,7 +184,7 @@ impl Inventory {
             let name = name.to_string_lossy();
             match name.split_once('.') {
                 _ if name.starts_with(TRASH_PREFIX) => inventory.leftovers.push(Leftover::of_nobody(path)),
-                Some((key, "json")) => inventory.images.extend(read_image(cache, key, path)?),
+                Some((key, "json")) => images.push((key.to_owned(), path)),
                 Some((key, rest)) if is_unfinished(rest, &["json"]) => {
                     // Its writer locks the file itself; the original holds the image's lock.
                     let locks = vec![cache.images_dir().join(format!("{key}.lock")), path.clone()];
@@ -175,18 +194,18 @@ impl Inventory {
                 _ => inventory.foreign.push(path),
             }
         }
-        Ok(inventory)
+        Ok((inventory, images))
     }
 
     /// The trees that metadata name.
-    pub(super) fn named_trees(&self) -> BTreeSet<LayerTree> {
+    pub(super) fn named_trees(&self) -> BTreeSet<TreeName> {
         self.images.iter().flat_map(ImageFile::trees).collect()
     }
 }
 
 impl ImageFile {
     /// The trees of the image; none if its metadata are damaged.
-    pub(super) fn trees(&self) -> BTreeSet<LayerTree> {
+    pub(super) fn trees(&self) -> BTreeSet<TreeName> {
         self.metadata.iter().flat_map(CachedImageMetadata::trees).collect()
     }
 
@@ -221,17 +240,25 @@ fn classify(name: &str) -> Name {
     if let Some(file) = LayerFile::ALL.into_iter().find(|file| file.suffix() == suffix) {
         return Name::Layer(digest, file);
     }
-    let rest = &suffix[1..];
-    if is_unfinished(rest, &["index", "table", "implicit_dirs", "lower_links", "link"]) {
-        return Name::Beside(digest);
+    if suffix == TreeFile::List.suffix() {
+        return Name::Tree(TreeName::base(&digest), TreeFile::List);
     }
-    let Some((key, rest)) = rest.split_once('.') else { return Name::Foreign };
-    let Ok(key) = InheritedKey::parse(key) else { return Name::Foreign };
-    match TreeFile::ALL.into_iter().find(|file| file.suffix()[1..] == *rest) {
-        Some(file) => Name::Keyed(digest, key, file),
-        None if rest == &LayerFile::Extracting.suffix()[1..] => Name::Extracting(digest),
-        None if is_unfinished(rest, &["index", "inherited"]) => Name::Beside(digest),
-        None => Name::Foreign,
+    let rest = &suffix[1..];
+    if let Some((random, rest)) = rest.split_once('.').filter(|(random, _)| is_random_name(random)) {
+        let file = TreeFile::ALL.into_iter().find(|file| file.suffix().strip_prefix('.') == Some(rest));
+        return match file {
+            Some(file) => Name::Tree(TreeName::keyed(&digest, random), file),
+            None if matches!(rest, "extracting" | "index.part") => Name::Leased(random.to_owned()),
+            None if is_unfinished(rest, &["index", "inherited"]) => Name::Beside(digest),
+            None => Name::Foreign,
+        };
+    }
+    let unfinished = ["table", "index", "inherited", "implicit_dirs", "lower_links", "link"];
+    match rest {
+        // Older versions kept a list that nobody reads any more.
+        "lower_links" => Name::Beside(digest),
+        _ if is_unfinished(rest, &unfinished) => Name::Beside(digest),
+        _ => Name::Foreign,
     }
 }
 
@@ -254,24 +281,32 @@ mod tests {
             let name = format!("sha256_{hex}{}", file.suffix());
             assert_eq!(classify(&name), Name::Layer(digest.clone(), file), "{name}");
         }
-        for suffix in ["index.part", "implicit_dirs.part", "lower_links.part", "link.part"] {
+        for suffix in ["index.part", "implicit_dirs.part", "table.part", "lower_links.part", "link.part"] {
             assert_eq!(classify(&format!("sha256_{hex}.{suffix}")), Name::Beside(digest.clone()));
         }
         let random = "0123456789abcdef".repeat(2);
         assert_eq!(classify(&format!("sha256_{hex}.index.{random}.part")), Name::Beside(digest.clone()));
         assert!(is_unfinished("json.part", &["json"]) && is_unfinished(&format!("json.{random}.part"), &["json"]));
         assert!(!is_unfinished("json", &["json"]) && !is_unfinished("json.mine.part", &["json"]));
-        let key = InheritedKey::parse(&random).unwrap();
+        let keyed = TreeName::keyed(&digest, &random);
         for file in TreeFile::ALL {
-            let name = format!("sha256_{hex}.{key}{}", file.suffix());
-            assert_eq!(classify(&name), Name::Keyed(digest.clone(), key.clone(), file), "{name}");
+            let name = format!("sha256_{hex}.{random}{}", file.suffix());
+            assert_eq!(classify(&name), Name::Tree(keyed.clone(), file), "{name}");
         }
-        assert_eq!(classify(&format!("sha256_{hex}.{random}.extracting")), Name::Extracting(digest.clone()));
-        for suffix in [format!("{key}.index"), format!("{key}.inherited"), "table".to_owned()] {
+        let list = format!("sha256_{hex}.inherited");
+        assert_eq!(classify(&list), Name::Tree(TreeName::base(&digest), TreeFile::List));
+        for suffix in ["extracting", "index.part"] {
+            let name = format!("sha256_{hex}.{random}.{suffix}");
+            assert_eq!(classify(&name), Name::Leased(random.clone()), "{name}");
+        }
+        for suffix in [format!("{random}.index"), format!("{random}.inherited"), "table".to_owned()] {
             let name = format!("sha256_{hex}.{suffix}.{random}.part");
             assert_eq!(classify(&name), Name::Beside(digest.clone()), "{name}");
         }
-        for suffix in ["mine.extracting", "mine.extracted", &format!("{key}.table"), &format!("{key}.lock"), &random] {
+        assert_eq!(classify(&format!("sha256_{hex}.lower_links")), Name::Beside(digest));
+        for suffix in
+            ["mine.extracting", "mine.extracted", &format!("{random}.table"), &format!("{random}.lock"), &random]
+        {
             let name = format!("sha256_{hex}.{suffix}");
             assert_eq!(classify(&name), Name::Foreign, "{name}");
         }

@@ -1,17 +1,11 @@
 //! Names of files in the cache. The one place that knows them.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    error::{ErrorKind, ImageError},
-    model::{Algorithm, Digest, Platform, Reference},
-};
+use crate::model::{Algorithm, Digest, Platform, Reference};
 
 /// Name of the file that makes a tree valid, at its root.
 pub const COMPLETE_MARKER: &str = ".complete";
@@ -29,12 +23,10 @@ pub enum LayerFile {
     Extracting,
     /// The sidecar index.
     Index,
-    /// What the verified blob says of every entry (SPEC §8). The original does not know this file.
-    Table,
     /// Directories no entry described.
     ImplicitDirs,
-    /// Hard links to files of lower layers, as this package listed them before there were tables. Only read.
-    LowerLinks,
+    /// What the verified blob says of every entry. The original does not know this file.
+    Table,
     /// Held while extracting.
     Lock,
     /// Held while downloading.
@@ -43,15 +35,14 @@ pub enum LayerFile {
 
 impl LayerFile {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Blob,
         Self::Part,
         Self::Tree,
         Self::Extracting,
         Self::Index,
-        Self::Table,
         Self::ImplicitDirs,
-        Self::LowerLinks,
+        Self::Table,
         Self::Lock,
         Self::DownloadLock,
     ];
@@ -64,96 +55,55 @@ impl LayerFile {
             Self::Tree => ".extracted",
             Self::Extracting => ".extracting",
             Self::Index => ".index",
-            Self::Table => ".table",
             Self::ImplicitDirs => ".implicit_dirs",
-            Self::LowerLinks => ".lower_links",
+            Self::Table => ".table",
             Self::Lock => ".lock",
             Self::DownloadLock => ".download.lock",
         }
     }
 }
 
-/// What a layer inherits from the layers below it in an image, as a name (SPEC §8): 32 lower-case hex digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct InheritedKey(String);
-
-impl InheritedKey {
-    const LENGTH: usize = 32;
-
-    /// Fails with `ERR_CACHE` on anything but 32 lower-case hex digits.
-    pub fn parse(text: &str) -> Result<Self, ImageError> {
-        let is_key = text.len() == Self::LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if is_key {
-            return Ok(Self(text.to_owned()));
-        }
-        let reason = "an inherited key is 32 lower-case hex digits".to_owned();
-        Err(ErrorKind::Cache { path: String::new(), reason }.into())
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for InheritedKey {
-    type Error = ImageError;
-
-    fn try_from(text: String) -> Result<Self, ImageError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<InheritedKey> for String {
-    fn from(key: InheritedKey) -> Self {
-        key.0
-    }
-}
-
-impl fmt::Display for InheritedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One of the trees of a layer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LayerTree {
-    /// The layer's digest.
+/// A tree of a layer: the base, which all images share to whom it is right, or one that some images inherit for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeName {
+    /// The layer.
     pub digest: Digest,
-    /// What the tree inherits from lower layers; `None` for the base tree, which has the name that the original uses.
-    pub inherited: Option<InheritedKey>,
+    /// Key of what it inherits from lower layers; `None` for the base.
+    pub inherited: Option<String>,
 }
 
-impl LayerTree {
-    /// The tree that has the name that the original uses.
+impl TreeName {
+    /// The base tree.
     pub fn base(digest: &Digest) -> Self {
         Self { digest: digest.clone(), inherited: None }
+    }
+
+    /// The tree of these inherited values.
+    pub fn keyed(digest: &Digest, key: &str) -> Self {
+        Self { digest: digest.clone(), inherited: Some(key.to_owned()) }
     }
 }
 
 /// What belongs to one tree of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TreeFile {
     /// The tree itself.
     Tree,
     /// Its sidecar index.
     Index,
-    /// The list of what it inherits; a base tree has none.
-    Inherited,
+    /// What it inherits; the base has none.
+    List,
 }
 
 impl TreeFile {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tree, Self::Index, Self::Inherited];
+    /// All kinds.
+    pub(super) const ALL: [Self; 3] = [Self::Tree, Self::Index, Self::List];
 
-    /// What stands behind digest and key in the file's name.
-    pub fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Tree => ".extracted",
             Self::Index => ".index",
-            Self::Inherited => ".inherited",
+            Self::List => ".inherited",
         }
     }
 }
@@ -182,14 +132,14 @@ impl Layout {
         self.layers.join(digest.to_path_safe() + file.suffix())
     }
 
-    pub(super) fn tree(&self, tree: &LayerTree, file: TreeFile) -> PathBuf {
-        let key = tree.inherited.as_ref().map(|key| format!(".{key}")).unwrap_or_default();
-        self.layers.join(tree.digest.to_path_safe() + &key + file.suffix())
+    pub(super) fn tree(&self, name: &TreeName, file: TreeFile) -> PathBuf {
+        let key = name.inherited.iter().map(|key| format!(".{key}")).collect::<String>();
+        self.layers.join(name.digest.to_path_safe() + &key + file.suffix())
     }
 
-    /// Where a tree is made. The name is new each time, so that nobody waits for anybody to make one.
-    pub(super) fn extracting(&self, digest: &Digest, random: &str) -> PathBuf {
-        self.layers.join(format!("{}.{random}{}", digest.to_path_safe(), LayerFile::Extracting.suffix()))
+    /// A tree being made by the holder of the lease of this name.
+    pub(super) fn scratch(&self, digest: &Digest, lease: &str) -> PathBuf {
+        self.layers.join(format!("{}.{lease}{}", digest.to_path_safe(), LayerFile::Extracting.suffix()))
     }
 
     pub(super) fn image(&self, reference: &Reference, platform: &Platform, suffix: &str) -> PathBuf {

@@ -39,6 +39,13 @@ pub struct Lease {
     _lock: Lock,
 }
 
+impl Lease {
+    /// Its own name, which nobody else has.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         step("remove", &self.path);
@@ -50,6 +57,10 @@ impl Drop for Lease {
 #[derive(Debug, Default)]
 pub(super) struct Leased {
     pub(super) layers: BTreeSet<Digest>,
+    /// Those among them that are in use; a pull only means to use what it leases.
+    pub(super) used: BTreeSet<Digest>,
+    /// Names of the leases: whoever holds one may be making trees.
+    pub(super) names: BTreeSet<String>,
     /// Keys of images that are being pulled by a process that leases what it needs.
     pub(super) pulls: BTreeSet<String>,
 }
@@ -130,9 +141,16 @@ impl GlobalCache {
                 continue;
             }
             let bytes = self.read_metadata_file(&path)?.unwrap_or_default();
-            for line in String::from_utf8_lossy(&bytes).lines() {
+            leased.names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            let text = String::from_utf8_lossy(&bytes);
+            let is_pull = text.lines().any(|line| line.starts_with("pull "));
+            for line in text.lines() {
                 match line.split_once(' ') {
-                    Some(("layer", digest)) => leased.layers.extend(Digest::parse(digest).ok()),
+                    Some(("layer", digest)) => {
+                        let digest = Digest::parse(digest).ok();
+                        leased.used.extend(digest.clone().filter(|_| !is_pull));
+                        leased.layers.extend(digest);
+                    }
                     Some(("pull", key)) => {
                         leased.pulls.insert(key.to_owned());
                     }
@@ -141,6 +159,11 @@ impl GlobalCache {
             }
         }
         Ok(leased)
+    }
+
+    /// True if somebody who does not pull holds a lease on this layer.
+    pub(super) fn is_in_use(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.leased(false)?.used.contains(digest))
     }
 
     /// Removes the leases of processes that are gone, unless somebody leases or decides what goes right now.

@@ -27,8 +27,14 @@ impl Sizes {
         Self { known: HashMap::new(), cancel: cancel.clone() }
     }
 
+    /// `ERR_ABORTED` once it is cancelled.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(ImageError::aborted()) } else { Ok(()) }
+    }
+
     /// Bytes that `path` and all below it occupy; 0 if it is not there.
     pub(super) fn of(&mut self, path: &Path) -> Result<u64> {
+        self.check()?;
         if let Some(&bytes) = self.known.get(path) {
             return Ok(bytes);
         }

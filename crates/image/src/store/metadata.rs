@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    fs::is_random_name,
     layer::Report,
     model::{Digest, ImageConfig, Platform},
-    store::{InheritedKey, LayerTree, Written},
+    store::{TreeName, Written},
 };
 
 /// Version of the fields that the original does not know.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Metadata of a pulled reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,24 +71,33 @@ pub struct CachedLayerMetadata {
     pub size_bytes: Option<u64>,
     /// Digest of the uncompressed layer; the original writes an empty text where the config has none.
     pub diff_id: String,
-    /// What the layer's tree inherits from lower layers; `None` for the base tree.
+    /// Key of the tree that this image has of the layer at this place; `None` for the base. The original ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inherited: Option<InheritedKey>,
+    pub inherited: Option<String>,
+    /// True if that tree has no index.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_index: bool,
+}
+
+impl CachedLayerMetadata {
+    /// The tree that the image has.
+    pub fn tree(&self) -> TreeName {
+        TreeName { digest: self.digest.clone(), inherited: self.inherited.clone() }
+    }
 }
 
 impl CachedImageMetadata {
     /// Reads the JSON; `None` if it is damaged.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        let metadata: Self = serde_json::from_slice(bytes).ok()?;
+        // A key becomes part of a path.
+        let mut keys = metadata.layers.iter().filter_map(|layer| layer.inherited.as_deref());
+        keys.all(is_random_name).then_some(metadata)
     }
 
     /// The trees of the image, bottom layer first.
-    pub fn trees(&self) -> impl ExactSizeIterator<Item = LayerTree> {
-        let tree = |layer: &CachedLayerMetadata| LayerTree {
-            digest: layer.digest.clone(),
-            inherited: layer.inherited.clone(),
-        };
-        self.layers.iter().map(tree)
+    pub fn trees(&self) -> impl ExactSizeIterator<Item = TreeName> {
+        self.layers.iter().map(CachedLayerMetadata::tree)
     }
 
     /// The JSON.

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    fs::{Lock, remove_file_if_there, remove_tree},
+    fs::{Lock, LockWait, remove_file_if_there, remove_tree},
     model::Digest,
     store::{
-        GlobalCache, LayerFile, LayerTree,
+        GlobalCache, LayerFile, TreeName,
         in_use::InUse,
         inventory::{ImageFile, Inventory, LayerEntry, Leftover},
         trash::take_away,
@@ -97,7 +97,7 @@ pub struct Item {
 }
 
 /// The name of a tree in a report.
-pub(super) fn tree_name(tree: &LayerTree) -> String {
+pub(super) fn tree_name(tree: &TreeName) -> String {
     let key = tree.inherited.as_ref().map(|key| format!(".{key}")).unwrap_or_default();
     format!("{}{key}", tree.digest)
 }
@@ -141,10 +141,6 @@ impl<'a> Removal<'a> {
                 take_file(&removal.cache.layer(digest, file))?;
             }
             removal.trash.extend(take_away(&removal.cache.layer(digest, LayerFile::Extracting))?);
-            let made = inventory.leftovers.iter().filter(|leftover| leftover.leased_as.as_ref() == Some(digest));
-            for leftover in made {
-                removal.trash.extend(take_away(&leftover.path)?);
-            }
             // Whoever waits for these locks looks whether the path still names the file.
             for file in [LayerFile::Lock, LayerFile::DownloadLock] {
                 remove_file_if_there(&removal.cache.layer(digest, file))?;
@@ -154,7 +150,7 @@ impl<'a> Removal<'a> {
     }
 
     /// Removes one tree of a layer, with its index and list. The gc lock is held alone.
-    pub(super) fn tree(&mut self, inventory: &Inventory, tree: &LayerTree, item: Item) -> Result<bool> {
+    pub(super) fn tree(&mut self, inventory: &Inventory, tree: &TreeName, item: Item) -> Result<bool> {
         let Some(layer) = inventory.layers.get(&tree.digest) else { return Ok(false) };
         self.under_layer_locks(&tree.digest, item, |removal| removal.take_tree(layer, tree))
     }
@@ -170,21 +166,27 @@ impl<'a> Removal<'a> {
 
     /// Removes what a crash left, unless a lock or a lease says that somebody is at work on it.
     pub(super) fn leftover(&mut self, leftover: &Leftover, item: Item) -> Result<bool> {
-        if leftover.leased_as.as_ref().is_some_and(|digest| self.in_use.is_leased(digest)) {
+        if self.in_use.is_being_made(leftover) {
             return Ok(self.keep(item, Reason::Leased));
         }
         self.under_locks(&leftover.locks, item, |removal| {
             // What has no lock is on its way out already, under a name that is nobody's.
             let path = &leftover.path;
-            let trash = if leftover.locks.is_empty() { Some(path.clone()) } else { take_away(path)? };
+            let trash = if leftover.locks.is_empty() && leftover.lease.is_none() {
+                Some(path.clone())
+            } else {
+                take_away(path)?
+            };
             removal.trash.extend(trash);
             Ok(())
         })
     }
 
-    /// Deletes what was renamed. The gc lock should be given back by now.
-    pub(super) fn delete(self) -> Result<(Vec<Item>, Vec<Item>)> {
+    /// Deletes what was renamed; `ERR_ABORTED` once `wait` is cancelled. The gc lock should be given back by now.
+    pub(super) fn delete(self, wait: &LockWait) -> Result<(Vec<Item>, Vec<Item>)> {
         for path in &self.trash {
+            // What is renamed already is swept by the next who looks.
+            wait.check()?;
             remove_tree(path)?;
         }
         Ok((self.removed, self.kept))
@@ -207,7 +209,7 @@ impl<'a> Removal<'a> {
         let _ = std::thread::Builder::new().name("image-trash".to_owned()).spawn(deletion);
     }
 
-    fn take_tree(&mut self, layer: &LayerEntry, tree: &LayerTree) -> Result<()> {
+    fn take_tree(&mut self, layer: &LayerEntry, tree: &TreeName) -> Result<()> {
         for path in layer.tree_paths(self.cache, tree) {
             self.trash.extend(take_away(&path)?);
         }

@@ -75,7 +75,7 @@ impl GlobalCache {
             return Err(error);
         }
         report.found = true;
-        (report.removed, report.kept) = removal.delete()?;
+        (report.removed, report.kept) = removal.delete(wait)?;
         report.freed_bytes = report.removed.iter().map(|item| item.bytes).sum();
         Ok(report)
     }

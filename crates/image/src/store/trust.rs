@@ -6,8 +6,7 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 use crate::{
     error::Result,
     fs::{Content, Trust, directory_is_there, no_directory, read_trusted, stat_if_there},
-    model::Digest,
-    store::{COMPLETE_MARKER, CachedImageMetadata, GlobalCache, LayerFile, TreeFile},
+    store::{COMPLETE_MARKER, GlobalCache, TreeFile, TreeName},
 };
 
 /// Longer metadata are damaged: a manifest and a config of the largest size there may be, and reports.
@@ -79,22 +78,11 @@ impl GlobalCache {
         Ok(stat_if_there(&tree.join(COMPLETE_MARKER))?.is_some())
     }
 
-    /// True if all trees that an image's metadata name are there and whole. `ERR_CACHE` as in [`check`](Self::check).
-    pub(super) fn trees_are_finished(&self, metadata: &CachedImageMetadata) -> Result<bool> {
+    /// True if all these trees are there and whole. `ERR_CACHE` as in [`check`](Self::check).
+    pub(super) fn trees_are_finished(&self, trees: impl IntoIterator<Item = TreeName>) -> Result<bool> {
         let trust = self.trust()?;
-        for tree in metadata.trees() {
+        for tree in trees {
             if !self.tree_is_finished(&self.tree(&tree, TreeFile::Tree), &trust)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// True if all these layers' trees are there and whole. `ERR_CACHE` as in [`check`](Self::check).
-    pub(super) fn layers_are_finished<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<bool> {
-        let trust = self.trust()?;
-        for digest in digests {
-            if !self.tree_is_finished(&self.layer(digest, LayerFile::Tree), &trust)? {
                 return Ok(false);
             }
         }

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     model::Digest,
     store::{
-        GlobalCache, LayerFile, LayerTree, TreeFile,
+        GlobalCache, LayerFile, TreeFile, TreeName,
         inventory::{Inventory, LayerEntry},
         measure::Sizes,
     },
@@ -67,7 +67,12 @@ pub(super) fn measure(cache: &GlobalCache, inventory: &Inventory, sizes: &mut Si
         for tree in layer.trees(digest) {
             let bytes = tree_bytes(cache, layer, sizes, &tree)?;
             unnamed += if named.contains(&tree) { 0 } else { bytes };
-            if tree.inherited.is_some() {
+            if tree.inherited.is_none() {
+                // All but its list has been counted as a file of the layer.
+                let list = if layer.base_list { sizes.of(&cache.tree(&tree, TreeFile::List))? } else { 0 };
+                usage.index_bytes += list;
+                all += list;
+            } else {
                 let of_tree = sizes.of(&cache.tree(&tree, TreeFile::Tree))?;
                 usage.tree_bytes += of_tree;
                 usage.index_bytes += bytes - of_tree;
@@ -108,6 +113,9 @@ pub(super) fn layer_bytes(
     for &file in layer.files.iter().filter(|&&file| file != LayerFile::Extracting) {
         bytes += sizes.of(&cache.layer(digest, file))?;
     }
+    if layer.base_list {
+        bytes += sizes.of(&cache.tree(&TreeName::base(digest), TreeFile::List))?;
+    }
     for tree in layer.trees(digest).iter().filter(|tree| tree.inherited.is_some()) {
         bytes += tree_bytes(cache, layer, sizes, tree)?;
     }
@@ -115,7 +123,7 @@ pub(super) fn layer_bytes(
 }
 
 /// Bytes of one tree of a layer, with its index and list.
-pub(super) fn tree_bytes(cache: &GlobalCache, layer: &LayerEntry, sizes: &mut Sizes, tree: &LayerTree) -> Result<u64> {
+pub(super) fn tree_bytes(cache: &GlobalCache, layer: &LayerEntry, sizes: &mut Sizes, tree: &TreeName) -> Result<u64> {
     layer.tree_paths(cache, tree).iter().map(|path| sizes.of(path)).sum()
 }
 
@@ -123,7 +131,7 @@ fn part(usage: &mut Usage, file: LayerFile) -> &mut u64 {
     match file {
         LayerFile::Blob => &mut usage.blob_bytes,
         LayerFile::Tree => &mut usage.tree_bytes,
-        LayerFile::Index | LayerFile::Table | LayerFile::ImplicitDirs | LayerFile::LowerLinks => &mut usage.index_bytes,
+        LayerFile::Index | LayerFile::Table | LayerFile::ImplicitDirs => &mut usage.index_bytes,
         LayerFile::Part => &mut usage.partial_bytes,
         LayerFile::Extracting => &mut usage.leftover_bytes,
         // Empty files.

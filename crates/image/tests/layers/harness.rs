@@ -212,7 +212,8 @@ fn show(path: &Path) -> String {
 /// The index says what the disk says: the same names, inodes, sizes, owners and groups of hard links.
 fn check_index(root: &Path, unpacked: &Unpacked) {
     let file = root.with_extension("index");
-    fs::write(&file, unpacked.index.as_ref().expect("every layer here has an index")).unwrap();
+    let index = unpacked.index.as_ref().expect("every layer here has an index");
+    fs::write(&file, index.to_vec().unwrap()).unwrap();
     let index = LayerIndex::open(&file).unwrap();
     fs::remove_file(&file).unwrap();
     let mut visible = 0;

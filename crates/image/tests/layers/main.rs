@@ -13,6 +13,7 @@ mod hosts;
 mod kinds;
 mod limits;
 mod links;
+mod many_links;
 mod names;
 #[allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 mod odd_hosts;

@@ -103,7 +103,7 @@ fn plan() -> Seeds {
 /// The index of a small tree, its inode numbers replaced, since each host gives others.
 fn index() -> Seeds {
     let made = archive().dir("d").file("d/f", "x").link("h", "d/f").file(".wh.x", "").file("d/.wh..wh..opq", "");
-    let mut bytes = run(&made.end().0, Default::default()).unpacked.unwrap().index.unwrap();
+    let mut bytes = run(&made.end().0, Default::default()).unpacked.unwrap().index.unwrap().to_vec().unwrap();
     let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let (directories, entries, links) = (number(&bytes, 12), number(&bytes, 16), number(&bytes, 20));
     let first = 32 + directories * 24;

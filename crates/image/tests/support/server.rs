@@ -50,6 +50,8 @@ pub enum End {
     Stall(usize),
     /// Without a length, in chunks.
     Chunked,
+    /// All of it in chunks, but the last chunk never comes.
+    Unended,
     /// Without a length and without an end.
     Endless,
     /// So many bytes a second over this connection.
@@ -69,6 +71,12 @@ pub struct Line {
 impl Line {
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn wait_for_stop(&self) {
+        while !self.is_stopped() {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until so many bytes are through.
@@ -113,7 +121,7 @@ impl Reply {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         match self.end {
-            End::Chunked | End::Endless => head.push_str("transfer-encoding: chunked\r\n\r\n"),
+            End::Chunked | End::Unended | End::Endless => head.push_str("transfer-encoding: chunked\r\n\r\n"),
             _ => head.push_str(&format!("content-length: {}\r\n\r\n", self.body.len())),
         }
         head
@@ -132,9 +140,7 @@ impl Reply {
             End::Stall(after) => {
                 to.write_all(&self.body[..after.min(self.body.len())])?;
                 to.flush()?;
-                while !line.is_stopped() {
-                    thread::sleep(Duration::from_millis(10));
-                }
+                line.wait_for_stop();
                 return Ok(false);
             }
             End::Slow(rate) => {
@@ -151,11 +157,16 @@ impl Reply {
                     to.write_all(part)?;
                 }
             }
-            End::Chunked => {
+            End::Chunked | End::Unended => {
                 for part in self.body.chunks(1000) {
                     write!(to, "{:x}\r\n", part.len())?;
                     to.write_all(part)?;
                     to.write_all(b"\r\n")?;
+                }
+                if matches!(self.end, End::Unended) {
+                    to.flush()?;
+                    line.wait_for_stop();
+                    return Ok(false);
                 }
                 to.write_all(b"0\r\n\r\n")?;
             }

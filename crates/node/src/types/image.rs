@@ -57,6 +57,7 @@ pub(crate) struct ResultText {
     config_digest: String,
     config: ConfigText,
     layers: Vec<String>,
+    indexes: Vec<Option<String>>,
     layer_digests: Vec<String>,
     diff_ids: Vec<String>,
     cached: bool,
@@ -73,6 +74,11 @@ impl From<PullResult> for ResultText {
             config_digest: result.config_digest.to_string(),
             config: result.config.into(),
             layers: result.layers.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            indexes: result
+                .indexes
+                .iter()
+                .map(|path| path.as_ref().map(|path| path.to_string_lossy().into_owned()))
+                .collect(),
             layer_digests: result.layer_digests.iter().map(ToString::to_string).collect(),
             diff_ids: result.diff_ids,
             cached: result.cached,
@@ -186,7 +192,9 @@ struct LayerText {
     #[serde(default)]
     diff_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    inherited: Option<microsandbox_image_core::store::InheritedKey>,
+    inherited: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_index: bool,
 }
 
 impl From<CachedImageMetadata> for MetadataText {
@@ -197,6 +205,7 @@ impl From<CachedImageMetadata> for MetadataText {
             size: layer.size_bytes,
             diff_id: layer.diff_id,
             inherited: layer.inherited,
+            no_index: layer.no_index,
         });
         Self {
             layers: layers.collect(),
@@ -223,13 +232,14 @@ impl From<MetadataText> for CachedImageMetadata {
             size_bytes: layer.size,
             diff_id: layer.diff_id,
             inherited: layer.inherited,
+            no_index: layer.no_index,
         });
         Self {
             layers: layers.collect(),
             manifest_digest: text.manifest_digest,
             config_digest: text.config_digest,
             config: text.config.into(),
-            format_version: 1,
+            format_version: 2,
             reference: text.reference,
             platform: text.platform,
             index_digest: text.index_digest,

@@ -100,15 +100,23 @@ impl Directories {
     }
 
     /// Removes a name; for a directory all that is below it. Its handles are forgotten.
-    pub(crate) fn remove(&mut self, tree: &Tree, parent: EntryId, name: &[u8], directory: bool) -> Result<()> {
+    pub(crate) fn remove(
+        &mut self,
+        tree: &Tree,
+        parent: EntryId,
+        name: &[u8],
+        directory: bool,
+        halt: &Halt,
+    ) -> Result<()> {
         let handle = self.handle(tree, parent)?;
         let removed = if directory {
             self.open.clear();
-            crate::fs::remove_tree_at(&*handle, name)
+            crate::fs::remove_tree_at(&*handle, name, || halt.is_thrown())
         } else {
             step("remove", FILE);
             unlinkat(&*handle, name, AtFlags::empty())
         };
+        halt.check()?;
         removed.map_err(|errno| {
             let path = [tree.path(parent).as_slice(), name].join(&b'/');
             ImageError::io("remove", entry_text(&path), errno)

@@ -30,20 +30,22 @@ use crate::{
 /// Directories a thread takes at a time: neighbours, so that most have the same parents. Fewer are not worth a thread.
 const SHARE: usize = 64;
 /// Finishes all directories of the tree below `root`, on up to `threads` threads, with up to `most_open` of them open. Files
-/// must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through some FUSE mounts has others, and
-/// an index of those would be wrong.
+/// must be written by now. Answers whether the inode numbers in the tree are those that `stat` gives: a listing through
+/// some FUSE mounts has others, and an index of those would be wrong. With `copies`, not all names of a file that the tree
+/// has are one file on the host.
 pub(crate) fn finish_directories(
-    tree: &mut Tree,
+    tree: &Tree,
     root: impl AsFd + Sync,
     threads: usize,
     most_open: usize,
+    copies: bool,
     halt: &Halt,
 ) -> Result<bool> {
-    let all: Vec<EntryId> = tree.entries().filter(|&id| tree.inode(id).is_directory()).collect();
+    let all: Vec<EntryId> = tree.entries().filter(|&id| tree.is_directory(id)).collect();
     let (shares, threads) = (Shares::new(&all), threads.min(all.len().div_ceil(SHARE)));
     let most_open = most_open / threads.max(1);
-    let finish = || Finisher::new(tree, &root, most_open).and_then(|finisher| finisher.run(&shares, halt));
-    let finished: Vec<Result<Finished>> = thread::scope(|scope| {
+    let finish = || Finisher::new(tree, &root, most_open, copies, halt).and_then(|finisher| finisher.run(&shares));
+    let finished: Vec<Result<Option<bool>>> = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(finish)).collect();
         let own = finish();
         let panicked = |_| Err(ImageError::internal("a thread that finishes directories panicked"));
@@ -51,11 +53,7 @@ pub(crate) fn finish_directories(
     });
     let mut known = true;
     for finished in finished {
-        let finished = finished?;
-        known &= finished.agree.unwrap_or(true);
-        for (entry, inode) in finished.inodes {
-            tree.inode_mut(entry).host = inode;
-        }
+        known &= finished?.unwrap_or(true);
     }
     Ok(known)
 }
@@ -77,52 +75,44 @@ impl<'a> Shares<'a> {
     }
 }
 
-/// What a thread learned.
-#[derive(Default)]
-struct Finished {
-    inodes: Vec<(EntryId, u64)>,
-    /// Whether listings give the numbers that `stat` gives; one file system answers for a whole tree.
-    agree: Option<bool>,
-}
-
 /// One thread's work. Its handles are opened now: btrfs lists no names that were made after a handle was opened.
 struct Finisher<'a> {
     tree: &'a Tree,
     directories: Directories,
+    copies: bool,
+    halt: &'a Halt,
     listing: Listing,
-    finished: Finished,
+    /// Whether listings give the numbers that `stat` gives; one file system answers for a whole tree.
+    agree: Option<bool>,
 }
 
 impl<'a> Finisher<'a> {
-    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize) -> Result<Self> {
+    fn new(tree: &'a Tree, root: impl AsFd, most_open: usize, copies: bool, halt: &'a Halt) -> Result<Self> {
         let root =
             openat(root, c".", OPEN, Mode::empty()).map_err(|errno| failed("open the directory", tree, ROOT, errno))?;
         let directories = Directories::new(root, most_open);
-        Ok(Self { tree, directories, listing: Listing::new(64 << 10), finished: Finished::default() })
+        Ok(Self { tree, directories, copies, halt, listing: Listing::new(64 << 10), agree: None })
     }
 
-    fn run(mut self, shares: &Shares<'_>, halt: &Halt) -> Result<Finished> {
+    fn run(mut self, shares: &Shares<'_>) -> Result<Option<bool>> {
         while let Some(share) = shares.take() {
             for &id in share {
-                halt.check()?;
+                self.halt.check()?;
                 // The other threads need not go on after a failure.
                 self.finish(id).map_err(|error| {
-                    halt.fail(error);
+                    self.halt.fail(error);
                     ImageError::aborted()
                 })?;
             }
         }
-        Ok(self.finished)
+        Ok(self.agree)
     }
 
     fn finish(&mut self, id: EntryId) -> Result<()> {
         let tree = self.tree;
         let handle = self.directories.handle(tree, id)?;
         self.read_inodes(id, &handle)?;
-        if self.finished.agree.is_none() {
-            self.finished.agree = self.first_child_agrees(id, &handle)?;
-        }
-        let inode = tree.inode(id);
+        let inode = tree.inode(id)?;
         // The original leaves a root that no entry describes without an attribute.
         if id != ROOT || !inode.implicit {
             step("attribute", DIRECTORY);
@@ -136,33 +126,37 @@ impl<'a> Finisher<'a> {
         Ok(())
     }
 
-    /// Whether the listing, of which the first name of a directory is the last that was read, gave the number that
-    /// `stat` gives.
-    fn first_child_agrees(&self, id: EntryId, handle: &Handle) -> Result<Option<bool>> {
-        let Some(&(child, listed)) = self.finished.inodes.last() else { return Ok(None) };
+    /// Whether the listing gave the number that `stat` gives.
+    fn child_agrees(&self, child: EntryId, listed: u64, handle: &Handle) -> Result<bool> {
         let stat = statat(handle, self.tree.name(child), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed("look at", self.tree, child, errno))?;
-        debug_assert_eq!(self.tree.parent(child), id);
-        Ok(Some(stat.st_ino == listed))
+        Ok(stat.st_ino == listed)
     }
 
     fn read_inodes(&mut self, id: EntryId, handle: &Handle) -> Result<()> {
         let tree = self.tree;
-        let before = self.finished.inodes.len();
-        let inodes = &mut self.finished.inodes;
-        let listed = self.listing.each(handle, |name, inode| match tree.lookup(id, name) {
-            Some(child) => {
-                inodes.push((child, inode));
-                ControlFlow::Continue(())
+        let (mut found, mut last, halt, copies) = (0usize, None, self.halt, self.copies);
+        let listed = self.listing.each(handle, |name, host| {
+            let Some(child) = tree.lookup(id, name) else {
+                let what = format!("{:?} is there and was not made", entry_text(name));
+                return ControlFlow::Break(disagrees(tree, id, what));
+            };
+            let checked = if found.is_multiple_of(1024) { halt.check() } else { Ok(()) };
+            if let Err(error) = checked.and_then(|()| tree.set_host(child, host, copies)) {
+                return ControlFlow::Break(error);
             }
-            None => ControlFlow::Break(format!("{:?} is there and was not made", entry_text(name))),
+            (found, last) = (found + 1, Some((child, host)));
+            ControlFlow::Continue(())
         });
-        if let ControlFlow::Break(what) = listed.map_err(|errno| failed("list", tree, id, errno))? {
-            return Err(disagrees(tree, id, what));
+        if let ControlFlow::Break(error) = listed.map_err(|errno| failed("list", tree, id, errno))? {
+            return Err(error);
         }
-        let (found, made) = (self.finished.inodes.len() - before, tree.children(id).count());
+        let made = tree.children(id).count();
         if found != made {
             return Err(disagrees(tree, id, format!("{made} names were made and {found} are there")));
+        }
+        if let (None, Some((child, listed))) = (self.agree, last) {
+            self.agree = Some(self.child_agrees(child, listed, handle)?);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 mod directories;
 mod finish;
 mod handle;
+mod links;
 mod listing;
 mod symlink;
 mod twin;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, linkat, openat},
+    fs::{Mode, OFlags, Timespec, Timestamps, XattrFlags, fsetxattr, ftruncate, futimens, openat},
     io::{Errno, pwrite},
 };
 
@@ -21,10 +21,15 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::step,
     layer::{
-        apply::{FILE, Handle, symlink, twin, xattr},
+        apply::{
+            FILE, Handle,
+            links::{Links, Name},
+            symlink, twin, xattr,
+        },
         batch::Batches,
         block::{Block, Pool, Slice},
         halt::Halt,
+        limits::Limits,
         queue::{Receiver, Sender, bounded},
         report::Report,
         stages::timed,
@@ -57,7 +62,7 @@ enum Job {
     File(Box<FileMeta>),
     Content { offset: u64, bytes: Slice },
     Stub { meta: Box<FileMeta>, content: Box<[u8]> },
-    Link { from: (Arc<Handle>, Box<CStr>), to: (Arc<Handle>, Box<CStr>) },
+    Link { from: Name, to: Name },
     Fence(Sender<()>),
 }
 
@@ -72,12 +77,15 @@ impl Writers {
     pub(crate) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         count: usize,
+        limits: Limits,
         halt: &Halt,
     ) -> (Self, Threads<'scope>) {
         let (batches, receivers) = Batches::new(count, halt);
+        let copied = Arc::default();
         let start = |receiver| {
             let halt = halt.clone();
-            scope.spawn(move || run(&receiver, &halt))
+            let links = Links::new(Arc::clone(&copied), limits, halt.clone());
+            scope.spawn(move || run(&receiver, links, &halt))
         };
         let threads = receivers.into_iter().map(start).collect();
         (Self(batches), Threads(threads))
@@ -186,8 +194,8 @@ impl Threads<'_> {
     }
 }
 
-fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> (Report, Duration) {
-    let (mut writer, mut working) = (Writer { current: None, report: Report::default() }, Duration::ZERO);
+fn run(receiver: &Receiver<Vec<Job>>, links: Links, halt: &Halt) -> (Report, Duration) {
+    let (mut writer, mut working) = (Writer { current: None, links, report: Report::default() }, Duration::ZERO);
     while let Some(batch) = receiver.receive() {
         let done = timed(&mut working, || {
             batch.into_iter().try_for_each(|job| {
@@ -205,6 +213,7 @@ fn run(receiver: &Receiver<Vec<Job>>, halt: &Halt) -> (Report, Duration) {
 
 struct Writer {
     current: Option<Open>,
+    links: Links,
     report: Report,
 }
 
@@ -254,11 +263,7 @@ impl Writer {
                 let end = content.len() as u64;
                 self.close(&Open { file, left: 0, end, meta })
             }
-            Job::Link { from, to } => {
-                step("link", FILE);
-                linkat(&*from.0, &*from.1, &*to.0, &*to.1, AtFlags::empty())
-                    .map_err(|errno| link_failed(&to.0, &to.1, errno))
-            }
+            Job::Link { from, to } => self.links.link(from, to, &mut self.report),
             Job::Fence(reached) => {
                 drop(reached);
                 Ok(())
@@ -281,14 +286,15 @@ impl Writer {
     }
 }
 
+pub(super) const CREATE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 fn create(meta: &FileMeta) -> Result<OwnedFd> {
-    const CREATE: OFlags =
-        OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     step("create", FILE);
     openat(&*meta.directory, &*meta.name, CREATE, Mode::RUSR | Mode::WUSR).map_err(|errno| at(meta, "create", errno))
 }
 
-fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+pub(super) fn write_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
         step("write", FILE);
         match pwrite(file, bytes, offset) {
@@ -315,7 +321,7 @@ fn at(meta: &FileMeta, action: &'static str, errno: Errno) -> ImageError {
 }
 
 /// A host may have no hard links at all (FAT, some FUSE and network mounts).
-fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
+pub(super) fn link_failed(directory: &Handle, name: &CStr, errno: Errno) -> ImageError {
     if !matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) {
         return failed(directory, name, "hard-link", errno);
     }
@@ -334,7 +340,7 @@ fn path_of(directory: &Handle, name: &CStr) -> PathBuf {
     path.unwrap_or_default().join(OsStr::from_bytes(name.to_bytes()))
 }
 
-fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
+pub(super) fn failed(directory: &Handle, name: &CStr, action: &'static str, errno: Errno) -> ImageError {
     let path = path_of(directory, name);
     twin::meets(directory.as_fd(), name.to_bytes(), name.to_bytes(), errno)
         .unwrap_or_else(|| ImageError::io(action, path, errno))

@@ -2,8 +2,6 @@
 
 use std::{ops::Range, path::Path};
 
-use memmap2::Mmap;
-
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{Opened, Trust, no_file, open_file, open_trusted},
@@ -12,13 +10,13 @@ use crate::{
             CHECKSUM, DIRECTORY, ENTRY, HARD_LINK, HEADER, MAGIC, NO_RECORD, OPAQUE, VERSION, WHITEOUT, checksum,
             u16_at, u32_at, u64_at,
         },
-        map::map,
+        map::{Bytes, map},
     },
 };
 
 /// A layer's index, ready to be searched. Paths are raw bytes, relative, without a leading slash; the root is empty.
 pub struct LayerIndex {
-    bytes: Mmap,
+    bytes: Bytes,
     directories: Range<usize>,
     entries: Range<usize>,
     hard_links: Range<usize>,
@@ -73,13 +71,22 @@ impl LayerIndex {
         }
     }
 
+    /// [`open`](Self::open) of bytes at hand.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        Self::checked(Bytes::Owned(bytes), Path::new("(in memory)"))
+    }
+
     fn map(file: &std::fs::File, path: &Path) -> Result<Self> {
         let bytes = map(file).map_err(|error| ImageError::io("map", path, error))?;
+        Self::checked(Bytes::Mapped(bytes), path)
+    }
+
+    fn checked(bytes: Bytes, path: &Path) -> Result<Self> {
         Self::check(bytes)
             .map_err(|reason| ErrorKind::Index { path: path.display().to_string(), reason: reason.to_owned() }.into())
     }
 
-    fn check(bytes: Mmap) -> Result<Self, &'static str> {
+    fn check(bytes: Bytes) -> Result<Self, &'static str> {
         if bytes.len() < HEADER || u32_at(&bytes, 0) != MAGIC {
             return Err("it is no index");
         }

@@ -4,9 +4,10 @@ use crate::{
     error::Result,
     layer::{
         plan::{
+            inode::{Inode, NodeKind},
             place::{Planner, Step, empty_file},
             resolve::{self, unusable},
-            tree::{Content, EntryId, Inode, InodeId},
+            tree::EntryId,
             whiteout,
         },
         report::Note,
@@ -15,7 +16,7 @@ use crate::{
 
 /// Rounds in which hard links find their targets. Real archives need one; a chain that needs more is made on purpose
 /// and would cost the square of its length.
-const MOST_ROUNDS: usize = 32;
+const MAX_ROUNDS: usize = 32;
 
 /// A hard link whose target is not in the layer (yet).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,19 +42,18 @@ impl Planner {
             self.waiting.push(WaitingLink { path: path.to_vec(), target: target.to_vec(), displaces: there });
             return Ok(());
         };
-        if self.tree.inode(target_entry).is_directory() {
+        if self.tree.is_directory(target_entry) {
             return Err(unusable(path, "it is a hard link to a directory"));
         }
         if self.tree.name(target_entry).starts_with(whiteout::PREFIX) {
             return Err(unusable(path, "it is a hard link to a whiteout"));
         }
-        let inode = self.tree.inode_of(target_entry);
         // What stands in the way of a parent could be the target itself.
         if walked.in_the_way == Some(target_entry) {
             return Err(unusable(path, "it is a hard link that lies below its own target"));
         }
         let parent = self.make_parents(walked, path, steps)?;
-        self.link_in(parent, name, path, (target_entry, inode), steps)
+        self.link_in(parent, name, path, target_entry, steps)
     }
 
     fn link_in(
@@ -61,20 +61,21 @@ impl Planner {
         parent: EntryId,
         name: &[u8],
         path: &[u8],
-        (target, inode): (EntryId, InodeId),
+        target: EntryId,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
+        let inode = self.tree.inode_of(target)?;
         if let Some(there) = self.tree.lookup(parent, name) {
-            if self.tree.inode_of(there) == inode {
+            if self.tree.inode_of(there)? == inode {
                 return Ok(());
             }
             if self.tree.is_within(target, there) {
                 return Err(unusable(path, "it is a hard link in place of a directory that holds its own target"));
             }
             self.report.note(Note::EntryReplaced, path);
-            self.remove(there, steps);
+            self.remove(there, steps)?;
         }
-        let entry = self.tree.add_link(parent, name, inode);
+        let entry = self.tree.add_link(parent, name, inode)?;
         steps.push(Step::Link { entry, target });
         Ok(())
     }
@@ -86,7 +87,7 @@ impl Planner {
         let mut reversed = false;
         for round in 0.. {
             let before = waiting.len();
-            if round == MOST_ROUNDS {
+            if round == MAX_ROUNDS {
                 return Err(unusable(&waiting[0].path, "hard links to later entries form too long a chain"));
             }
             // Turning round each time, a chain in either order of the archive takes two rounds.
@@ -94,6 +95,7 @@ impl Planner {
             reversed = !reversed;
             self.kept_text = 0;
             for link in std::mem::take(&mut waiting) {
+                self.halt.check()?;
                 let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
                 let Some(name) = walked.name.clone() else { continue };
                 // An entry that came after the link took its place.
@@ -113,6 +115,7 @@ impl Planner {
             waiting.reverse();
         }
         for link in waiting {
+            self.halt.check()?;
             lower.extend(self.place_stand_in(link, steps)?);
         }
         Ok(lower)
@@ -135,9 +138,9 @@ impl Planner {
     fn place_stand_in(&mut self, link: WaitingLink, steps: &mut Vec<Step>) -> Result<Option<WaitingLink>> {
         // The target may be such a link itself, which by now has its placeholder.
         if let Some(target) = resolve::find(&self.tree, &link.target, &self.limits)?
-            && let Content::CrossLayer(text) = &self.tree.inode(target).content
+            && self.tree.kind(target) == NodeKind::CrossLayer
         {
-            let target = text.to_vec();
+            let target = self.tree.target(&self.tree.inode(target)?)?;
             return self.link_to_placeholder(link, target, steps);
         }
         let walked = resolve::walk(&self.tree, &link.path, &self.limits)?;
@@ -145,15 +148,15 @@ impl Planner {
         self.report.note(Note::LinkToLowerLayer, &link.path);
         let parent = self.make_parents(walked, &link.path, steps)?;
         if let Some(there) = self.tree.lookup(parent, &name) {
-            if self.tree.inode(there).is_directory() {
+            if self.tree.is_directory(there) {
                 return Err(unusable(&link.path, "it is a hard link in place of a directory"));
             }
-            self.remove(there, steps);
+            self.remove(there, steps)?;
         }
         let target = resolve::lexical(&link.target);
-        let content = Content::CrossLayer(target.clone().into());
-        let inode = self.tree.add_inode(Inode { content, ..empty_file() });
-        let entry = self.tree.add_entry(parent, &name, inode);
+        let mut inode = Inode { kind: NodeKind::CrossLayer, ..empty_file() };
+        self.tree.put_target(&mut inode, &target, &link.path)?;
+        let entry = self.tree.add_entry(parent, &name, &inode)?;
         steps.push(Step::MakeFile { entry, content: Box::default() });
         self.keep_text(self.tree.path_length(entry) + target.len(), &link.path)?;
         Ok(Some(WaitingLink { path: self.tree.path(entry), target, displaces: None }))

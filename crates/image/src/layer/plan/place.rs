@@ -3,14 +3,17 @@
 use crate::{
     error::Result,
     layer::{
+        halt::Halt,
         limits::Limits,
         plan::{
+            inode::{Details, Inode, NodeKind},
             links::WaitingLink,
             resolve::{self, unusable},
-            tree::{Content, EntryId, Inode, ROOT, Tree, implicit_directory},
+            tree::{EntryId, ROOT, Tree, implicit_directory},
             whiteout::{self, Whiteout},
         },
         report::{Note, Report},
+        spill::SpillHome,
         stat::{self, OverrideStat, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG},
         tar::{EntryKind, Member},
     },
@@ -32,17 +35,20 @@ pub(crate) enum Step {
 }
 
 /// The longest target of a symbolic link that Linux allows.
-const LONGEST_TARGET: usize = 4095;
+const MAX_TARGET: usize = 4095;
 
-/// Bytes that are kept in memory for a layer: targets of links, paths of directories that no entry described. A short
-/// name behind a link can stand for a path of 32 KiB, so their number alone bounds nothing.
-const MOST_TEXT: usize = 256 << 20;
+/// Bytes of paths and targets that are kept in memory for a layer: hard links whose target has not come yet, directories
+/// that no entry described. A short name behind a link can stand for a path of 32 KiB, so their number bounds nothing.
+const MAX_TEXT: usize = 16 << 20;
+/// What each of them takes beside its text.
+const BESIDE_TEXT: usize = 64;
 
 /// Decides where entries go.
 pub(crate) struct Planner {
     pub(crate) tree: Tree,
     pub(crate) report: Report,
     pub(super) limits: Limits,
+    pub(crate) halt: Halt,
     entries: u64,
     /// The last parent's path and place: entries of one directory mostly come together.
     last_parent: Option<(Vec<u8>, EntryId)>,
@@ -52,16 +58,18 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            tree: Tree::new(),
+    /// What takes much memory goes to `home`.
+    pub(crate) fn new(limits: Limits, home: &SpillHome, halt: Halt) -> Result<Self> {
+        Ok(Self {
+            tree: Tree::new(home)?,
             report: Report::default(),
             limits,
+            halt,
             entries: 0,
             last_parent: None,
             waiting: Vec::new(),
             kept_text: 0,
-        }
+        })
     }
 
     /// Plans one entry. Appends to `steps`; answers with the entry that takes the content that follows.
@@ -140,9 +148,9 @@ impl Planner {
 
     /// Counts text that stays in memory until the layer ends.
     pub(super) fn keep_text(&mut self, bytes: usize, path: &[u8]) -> Result<()> {
-        self.kept_text += bytes;
-        if self.kept_text > MOST_TEXT {
-            return Err(unusable(path, "the paths and targets to be remembered for the layer take more than 256 MiB"));
+        self.kept_text += bytes + BESIDE_TEXT;
+        if self.kept_text > MAX_TEXT {
+            return Err(unusable(path, "the paths and targets to be remembered for the layer take more than 16 MiB"));
         }
         Ok(())
     }
@@ -151,17 +159,22 @@ impl Planner {
         if member.kind != EntryKind::Directory {
             return Err(unusable(member.path, "only a directory can be the root"));
         }
-        self.describe_directory(ROOT, member);
+        self.describe_directory(ROOT, member)?;
         steps.push(Step::DescribeDirectory(ROOT));
         Ok(None)
     }
 
-    fn describe_directory(&mut self, entry: EntryId, member: &Member<'_>) {
-        let inode = self.tree.inode_mut(entry);
+    fn describe_directory(&mut self, entry: EntryId, member: &Member<'_>) -> Result<()> {
+        let mut inode = self.tree.inode(entry)?;
         inode.stat = stat_of(member, EntryKind::Directory, false);
         inode.mtime = member.mtime;
         inode.implicit = false;
-        inode.take_xattrs(member);
+        if !member.xattrs.is_empty() {
+            let mut details = self.tree.details(&inode)?;
+            details.take_xattrs(member);
+            self.tree.put_details(&mut inode, &details, member.path)?;
+        }
+        self.tree.update(entry, |there| *there = inode)
     }
 
     /// Makes the directories that are missing on the way and returns the last one.
@@ -173,27 +186,26 @@ impl Planner {
     ) -> Result<EntryId> {
         if let Some(entry) = walked.in_the_way {
             self.report.note(Note::EntryReplaced, &self.tree.path(entry));
-            self.remove(entry, steps);
+            self.remove(entry, steps)?;
         }
         let mut parent = walked.directory;
         for name in walked.missing {
             self.count(path)?;
-            let inode = self.tree.add_inode(implicit_directory());
-            parent = self.tree.add_entry(parent, &name, inode);
+            parent = self.tree.add_entry(parent, &name, &implicit_directory())?;
             self.keep_text(self.tree.path_length(parent), path)?;
             steps.push(Step::MakeDirectory(parent));
         }
         Ok(parent)
     }
 
-    pub(super) fn remove(&mut self, entry: EntryId, steps: &mut Vec<Step>) {
+    pub(super) fn remove(&mut self, entry: EntryId, steps: &mut Vec<Step>) -> Result<()> {
         self.last_parent = None;
         steps.push(Step::Remove {
             parent: self.tree.parent(entry),
             name: self.tree.name(entry).to_vec(),
-            directory: self.tree.inode(entry).is_directory(),
+            directory: self.tree.is_directory(entry),
         });
-        self.tree.remove(entry);
+        self.tree.remove(entry, &self.halt)
     }
 
     fn place_in(
@@ -206,37 +218,25 @@ impl Planner {
         steps: &mut Vec<Step>,
     ) -> Result<Option<EntryId>> {
         if let Some(there) = self.tree.lookup(parent, name) {
-            if kind == EntryKind::Directory && self.tree.inode(there).is_directory() {
-                self.describe_directory(there, member);
+            if kind == EntryKind::Directory && self.tree.is_directory(there) {
+                self.describe_directory(there, member)?;
                 steps.push(Step::DescribeDirectory(there));
                 return Ok(None);
             }
             self.report.note(Note::EntryReplaced, member.path);
-            self.remove(there, steps);
+            self.remove(there, steps)?;
         }
         let special = matches!(kind, EntryKind::Character | EntryKind::Block | EntryKind::Fifo);
         if special && !is_whiteout {
             self.report.note(Note::SpecialAsFile, member.path);
         }
         let link: Box<[u8]> = if kind == EntryKind::Symlink { member.link.into() } else { Box::default() };
-        if kind == EntryKind::Symlink {
-            if link.is_empty() || link.contains(&0) || link.len() > LONGEST_TARGET {
-                return Err(unusable(member.path, "a symbolic link has no usable target"));
-            }
-            self.keep_text(link.len(), member.path)?;
+        let usable = !link.is_empty() && !link.contains(&0) && link.len() <= MAX_TARGET;
+        if kind == EntryKind::Symlink && !usable {
+            return Err(unusable(member.path, "a symbolic link has no usable target"));
         }
-        let content = match kind {
-            EntryKind::Directory => Content::Directory,
-            EntryKind::Symlink => Content::Symlink(link.clone()),
-            _ => Content::Leaf,
-        };
-        let mut inode = Inode::new(content, stat_of(member, kind, is_whiteout));
-        inode.mtime = member.mtime;
-        inode.size = if kind == EntryKind::Symlink { link.len() as u64 } else { member.size };
-        inode.take_xattrs(member);
-        inode.take_position(member);
-        let inode = self.tree.add_inode(inode);
-        let entry = self.tree.add_entry(parent, name, inode);
+        let inode = self.inode_of(member, kind, is_whiteout, &link)?;
+        let entry = self.tree.add_entry(parent, name, &inode)?;
         if kind == EntryKind::Directory {
             steps.extend([Step::MakeDirectory(entry), Step::DescribeDirectory(entry)]);
             return Ok(None);
@@ -245,46 +245,76 @@ impl Planner {
         Ok((kind == EntryKind::File).then_some(entry))
     }
 
-    /// After the last entry: a whiteout beside an entry of the name it hides gives way to it, and a directory among
-    /// those becomes opaque, so that it hides what is below as a whole.
-    pub(crate) fn absorb_whiteouts(&mut self, steps: &mut Vec<Step>) -> Result<()> {
-        let whiteouts: Vec<EntryId> =
-            self.tree.entries().filter(|&id| self.tree.name(id).starts_with(whiteout::PREFIX)).collect();
-        for id in whiteouts {
-            let parent = self.tree.parent(id);
-            let name = self.tree.name(id).to_vec();
-            let Ok(Whiteout::Hides(hidden)) = whiteout::read(&name, &name) else { continue };
-            let Some(there) = self.tree.lookup(parent, hidden) else { continue };
-            self.report.note(Note::WhiteoutAbsorbed, &self.tree.path(there));
-            let mtime = self.tree.inode(id).mtime;
-            self.remove(id, steps);
-            // It hides what is below, so what a lower layer says of it does not count.
-            let inode = self.tree.inode_mut(there);
+    fn inode_of(&self, member: &Member<'_>, kind: EntryKind, is_whiteout: bool, link: &[u8]) -> Result<Inode> {
+        let node = match kind {
+            EntryKind::Directory => NodeKind::Directory,
+            EntryKind::Symlink => NodeKind::Symlink,
+            _ => NodeKind::Leaf,
+        };
+        let mut inode = Inode::new(node, stat_of(member, kind, is_whiteout));
+        inode.mtime = member.mtime;
+        inode.size = member.size;
+        inode.position = (member.stored > 0).then_some(member.position);
+        if node == NodeKind::Symlink {
+            inode.size = link.len() as u64;
+            self.tree.put_target(&mut inode, link, member.path)?;
+        }
+        let mut details = Details::default();
+        details.take_xattrs(member);
+        details.take_segments(member);
+        self.tree.put_details(&mut inode, &details, member.path)?;
+        Ok(inode)
+    }
+
+    /// After the last entry: the whiteouts, each to be looked at by [`absorb_whiteout`](Self::absorb_whiteout).
+    pub(crate) fn whiteouts(&self) -> Vec<EntryId> {
+        self.tree.entries().filter(|&id| self.tree.name(id).starts_with(whiteout::PREFIX)).collect()
+    }
+
+    /// A whiteout beside an entry of the name it hides gives way to it, and a directory among those becomes opaque, so
+    /// that it hides what is below as a whole.
+    pub(crate) fn absorb_whiteout(&mut self, id: EntryId, steps: &mut Vec<Step>) -> Result<()> {
+        self.halt.check()?;
+        let parent = self.tree.parent(id);
+        let name = self.tree.name(id).to_vec();
+        let Ok(Whiteout::Hides(hidden)) = whiteout::read(&name, &name) else { return Ok(()) };
+        let Some(there) = self.tree.lookup(parent, hidden) else { return Ok(()) };
+        self.report.note(Note::WhiteoutAbsorbed, &self.tree.path(there));
+        let mtime = self.tree.inode(id)?.mtime;
+        self.remove(id, steps)?;
+        // It hides what is below, so what a lower layer says of it does not count.
+        self.tree.update(there, |inode| {
             if std::mem::take(&mut inode.implicit) {
                 inode.mtime = mtime;
             }
-            if self.tree.inode(there).is_directory() && self.tree.lookup(there, whiteout::OPAQUE).is_none() {
-                self.count(hidden)?;
-                let inode = self.tree.add_inode(empty_file());
-                let entry = self.tree.add_entry(there, whiteout::OPAQUE, inode);
-                steps.push(Step::MakeFile { entry, content: Box::default() });
-            }
+        })?;
+        if self.tree.is_directory(there) && self.tree.lookup(there, whiteout::OPAQUE).is_none() {
+            self.count(hidden)?;
+            let entry = self.tree.add_entry(there, whiteout::OPAQUE, &empty_file())?;
+            steps.push(Step::MakeFile { entry, content: Box::default() });
         }
         Ok(())
     }
 
     /// The directories that no entry described, by path, root excluded, sorted.
-    pub(crate) fn implicit_directories(&self) -> Vec<Vec<u8>> {
-        let implicit = |&id: &EntryId| id != ROOT && self.tree.inode(id).implicit && self.tree.inode(id).is_directory();
-        let mut paths: Vec<_> = self.tree.entries().filter(implicit).map(|id| self.tree.path(id)).collect();
+    pub(crate) fn implicit_directories(&self) -> Result<Vec<Vec<u8>>> {
+        let mut paths = Vec::new();
+        for (n, id) in self.tree.entries().filter(|&id| id != ROOT && self.tree.is_directory(id)).enumerate() {
+            if n.is_multiple_of(1024) {
+                self.halt.check()?;
+            }
+            if self.tree.inode(id)?.implicit {
+                paths.push(self.tree.path(id));
+            }
+        }
         paths.sort();
-        paths
+        Ok(paths)
     }
 }
 
 /// A file that no entry of the archive described.
 pub(super) fn empty_file() -> Inode {
-    Inode::new(Content::Leaf, OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 })
+    Inode::new(NodeKind::Leaf, OverrideStat { uid: 0, gid: 0, mode: S_IFREG | 0o644, rdev: 0 })
 }
 
 fn stat_of(member: &Member<'_>, kind: EntryKind, is_whiteout: bool) -> OverrideStat {

@@ -4,7 +4,10 @@ use crate::{
     error::{ErrorKind, Result},
     layer::{
         limits::{Limits, entry_text},
-        plan::tree::{Content, EntryId, ROOT, Tree},
+        plan::{
+            inode::NodeKind,
+            tree::{EntryId, ROOT, Tree},
+        },
     },
 };
 
@@ -41,7 +44,7 @@ pub(super) fn walk(tree: &Tree, path: &[u8], limits: &Limits) -> Result<Walked> 
         if rest.is_empty() {
             return Ok(at.ending_with(Some(name)));
         }
-        if let Some(target) = at.down(tree, name) {
+        if let Some(target) = at.down(tree, name)? {
             links += 1;
             if links > MOST_LINKS {
                 return Err(unusable(path, "its parents are a loop of symbolic links"));
@@ -49,7 +52,7 @@ pub(super) fn walk(tree: &Tree, path: &[u8], limits: &Limits) -> Result<Walked> 
             if target.starts_with(b"/") {
                 at = Position { directory: ROOT, missing: Vec::new(), in_the_way: None };
             }
-            push_components(&mut rest, target, path, limits)?;
+            push_components(&mut rest, &target, path, limits)?;
         }
     }
     // The path ended in "..", or is the root: what is left is a directory itself.
@@ -72,23 +75,23 @@ impl Position {
     }
 
     /// Goes into a directory; gives the target back where a symbolic link stands there.
-    fn down<'t>(&mut self, tree: &'t Tree, name: Vec<u8>) -> Option<&'t [u8]> {
+    fn down(&mut self, tree: &Tree, name: Vec<u8>) -> Result<Option<Vec<u8>>> {
         if !self.missing.is_empty() {
             self.missing.push(name);
-            return None;
+            return Ok(None);
         }
         match tree.lookup(self.directory, &name) {
             None => self.missing.push(name),
-            Some(found) => match &tree.inode(found).content {
-                Content::Directory => self.directory = found,
-                Content::Symlink(target) => return Some(target),
-                Content::Leaf | Content::CrossLayer(_) => {
+            Some(found) => match tree.kind(found) {
+                NodeKind::Directory => self.directory = found,
+                NodeKind::Symlink => return tree.target(&tree.inode(found)?).map(Some),
+                NodeKind::Leaf | NodeKind::CrossLayer => {
                     self.in_the_way = Some(found);
                     self.missing.push(name);
                 }
             },
         }
-        None
+        Ok(None)
     }
 
     fn ending_with(self, name: Option<Vec<u8>>) -> Walked {

@@ -2,7 +2,9 @@
 
 use super::{Planner, Step, Tree};
 use crate::layer::{
+    halt::Halt,
     limits::Limits,
+    spill::SpillHome,
     tar::{EntryKind, Member, Timestamp},
 };
 
@@ -54,12 +56,14 @@ fn text(step: &Step, tree: &Tree) -> String {
 
 /// The steps of the last entry, or the error's code. Entries are parted by `;`, and `end` is the end of the layer.
 fn last_steps(entries: &str) -> String {
-    let mut planner = Planner::new(Limits::default());
+    let mut planner = Planner::new(Limits::default(), &SpillHome::default(), Halt::default()).unwrap();
     let mut steps = Vec::new();
     for entry in entries.split("; ") {
         steps.clear();
         let planned = match entry {
-            "end" => planner.finish_links(&mut steps).and_then(|_| planner.absorb_whiteouts(&mut steps)),
+            "end" => planner.finish_links(&mut steps).and_then(|_| {
+                planner.whiteouts().into_iter().try_for_each(|id| planner.absorb_whiteout(id, &mut steps))
+            }),
             entry => planner.place(&member(entry), &mut steps).map(|_| ()),
         };
         if let Err(error) = planned {
@@ -120,4 +124,27 @@ fn what_can_not_be_planned_is_an_error() {
         assert_eq!(last_steps(entries), "ERR_EXTRACTION", "{entries}");
     }
     assert_eq!(last_steps(&format!("d {}", "a/".repeat(129))), "ERR_LIMIT");
+}
+
+/// Places entries of this kind with these targets until one is refused; answers with how many were not, at most `most`.
+fn taken(kind: EntryKind, target: &[u8], most: usize) -> usize {
+    let mut planner = Planner::new(Limits::default(), &SpillHome::default(), Halt::default()).unwrap();
+    (0..most)
+        .take_while(|n| {
+            let path = n.to_string();
+            let member = Member { kind, path: path.as_bytes(), link: target, ..member("f x") };
+            planner
+                .place(&member, &mut Vec::new())
+                .inspect_err(|error| assert_eq!(error.code(), "ERR_EXTRACTION"))
+                .is_ok()
+        })
+        .count()
+}
+
+#[test]
+fn hard_links_that_wait_are_bounded_in_memory_and_symbolic_links_on_disk_alone() {
+    let target = ["t"; 120].join("/").into_bytes();
+    let waiting = taken(EntryKind::HardLink, &target, 100_000);
+    assert!((50_000..60_000).contains(&waiting), "{waiting}");
+    assert_eq!(taken(EntryKind::Symlink, &target, 100_000), 100_000);
 }

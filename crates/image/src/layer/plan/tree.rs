@@ -1,16 +1,23 @@
-//! The layer's tree in memory: entries (a name in a directory) and inodes (what the names stand for), as in a file
-//! system. It is the only record of what was extracted; the index is built from it.
+//! The layer's tree: entries (a name in a directory) and inodes (what the names stand for), as in a file system. It is
+//! the only record of what was extracted; table and index are built from it.
+//!
+//! Memory holds what names are: about 30 bytes an entry beside the name itself. What they stand for lies in rows beside
+//! it ([`Inodes`]), which have a file of their own when they are many.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Mutex,
+};
 
 use hashbrown::HashTable;
 
 use crate::{
     error::Result,
     layer::{
+        halt::Halt,
+        plan::inode::{Details, Inode, Inodes, NodeKind},
+        spill::SpillHome,
         stat::OverrideStat,
-        table::StreamSegment,
-        tar::{Member, Timestamp},
     },
 };
 
@@ -18,316 +25,250 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EntryId(u32);
 
-/// An inode: what one or more names stand for.
+impl EntryId {
+    /// Its number: entries are counted as they come.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// An inode, by its first entry: the row of that entry is the inode's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct InodeId(pub(crate) u32);
+pub(crate) struct InodeId(u32);
 
 /// The root directory.
 pub(crate) const ROOT: EntryId = EntryId(0);
 
 const NONE: u32 = u32::MAX;
 
-/// What an inode is, as far as names are concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    Directory,
-    /// A symbolic link with its target.
-    Symlink(Box<[u8]>),
-    /// A regular file, a device, a pipe, or a whiteout.
-    Leaf,
-    /// A placeholder of a hard link to a file of a lower layer, with the target's path inside the image.
-    CrossLayer(Box<[u8]>),
-}
-
-pub(crate) struct Inode {
-    pub(crate) content: Content,
-    pub(crate) stat: OverrideStat,
-    pub(crate) mtime: Timestamp,
-    /// Length on the host, in bytes.
-    pub(crate) size: u64,
-    /// The host's inode number; 0 until it is known.
-    pub(crate) host: u64,
-    /// Names of this inode.
-    pub(crate) links: u32,
-    /// For a directory: no entry of the archive described it.
-    pub(crate) implicit: bool,
-    /// Where the content begins in the uncompressed stream, if there is any.
-    pub(crate) position: Option<u64>,
-    /// What few inodes have.
-    pub(crate) details: Option<Box<Details>>,
-}
-
-/// Attributes and segments of an inode.
-#[derive(Debug, Default)]
-pub(crate) struct Details {
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    segments: Vec<StreamSegment>,
-}
-
-impl Inode {
-    /// An inode of this kind that no entry described: 0:0, without content.
-    pub(crate) fn new(content: Content, stat: OverrideStat) -> Self {
-        Self {
-            content,
-            stat,
-            mtime: Timestamp::default(),
-            size: 0,
-            host: 0,
-            links: 1,
-            implicit: false,
-            position: None,
-            details: None,
-        }
-    }
-
-    /// Extended attributes as the image has them, sorted by name.
-    pub(crate) fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
-        self.details.as_ref().map_or(&[], |details| &details.xattrs)
-    }
-
-    /// What of a sparse file is no hole.
-    pub(crate) fn segments(&self) -> &[StreamSegment] {
-        self.details.as_ref().map_or(&[], |details| &details.segments)
-    }
-
-    /// Takes the extended attributes of an entry; those it does not name stay.
-    pub(super) fn take_xattrs(&mut self, member: &Member<'_>) {
-        if member.xattrs.is_empty() {
-            return;
-        }
-        let known = &mut self.details.get_or_insert_default().xattrs;
-        known.retain(|(name, _)| !member.xattrs.iter().any(|(other, _)| other == name));
-        known.extend_from_slice(member.xattrs);
-        known.sort();
-    }
-
-    /// Takes the place of a file's content.
-    pub(super) fn take_position(&mut self, member: &Member<'_>) {
-        if member.stored == 0 {
-            return;
-        }
-        self.position = Some(member.position);
-        let mut position = member.position;
-        let mut segments = Vec::new();
-        for segment in member.segments.iter().filter(|segment| segment.length > 0) {
-            segments.push(StreamSegment { offset: segment.offset, length: segment.length, position });
-            position += segment.length;
-        }
-        if !segments.is_empty() {
-            self.details.get_or_insert_default().segments = segments;
-        }
-    }
-
-    pub(crate) fn is_directory(&self) -> bool {
-        self.content == Content::Directory
-    }
-}
-
-struct Entry {
-    parent: EntryId,
-    inode: InodeId,
-    name_start: u32,
-    name_length: u16,
-    alive: bool,
-    first_child: u32,
-    next_sibling: u32,
-    previous_sibling: u32,
-}
+/// Bits of an entry: two of its kind, and these.
+const ALIVE: u8 = 4;
+/// Its inode is another entry's; the row of its own says which.
+const LINK: u8 = 8;
 
 /// The tree of one layer.
 pub(crate) struct Tree {
-    entries: Vec<Entry>,
-    inodes: Vec<Inode>,
+    parents: Vec<u32>,
+    first_children: Vec<u32>,
+    /// Removed entries stay in the chain of their siblings.
+    next_siblings: Vec<u32>,
+    name_starts: Vec<u32>,
+    name_lengths: Vec<u8>,
+    bits: Vec<u8>,
     names: Vec<u8>,
-    by_name: HashTable<EntryId>,
+    by_name: HashTable<u32>,
     hasher: RandomState,
+    alive: u64,
+    inodes: Mutex<Inodes>,
 }
 
 impl Tree {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(home: &SpillHome) -> Result<Self> {
         let mut tree = Self {
-            entries: Vec::new(),
-            inodes: Vec::new(),
+            parents: Vec::new(),
+            first_children: Vec::new(),
+            next_siblings: Vec::new(),
+            name_starts: Vec::new(),
+            name_lengths: Vec::new(),
+            bits: Vec::new(),
             names: Vec::new(),
             by_name: HashTable::new(),
             hasher: RandomState::new(),
+            alive: 0,
+            inodes: Mutex::new(Inodes::new(home)),
         };
-        let inode = tree.add_inode(implicit_directory());
-        tree.entries.push(Entry {
-            parent: ROOT,
-            inode,
-            name_start: 0,
-            name_length: 0,
-            alive: true,
-            first_child: NONE,
-            next_sibling: NONE,
-            previous_sibling: NONE,
-        });
-        tree
+        tree.push(ROOT, b"", NodeKind::Directory as u8)?;
+        tree.inodes().push(&implicit_directory())?;
+        Ok(tree)
     }
 
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> InodeId {
-        let id = InodeId(u32::try_from(self.inodes.len()).expect("a layer has fewer than 2^32 entries"));
-        self.inodes.push(inode);
-        id
+    fn inodes(&self) -> std::sync::MutexGuard<'_, Inodes> {
+        self.inodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Adds a name that is not there yet.
-    pub(crate) fn add_entry(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> EntryId {
-        let id = EntryId(u32::try_from(self.entries.len()).expect("a layer has fewer than 2^32 entries"));
-        let name_start = u32::try_from(self.names.len()).expect("names of a layer take less than 4 GiB");
-        self.names.extend_from_slice(name);
-        let next_sibling = std::mem::replace(&mut self.entries[parent.0 as usize].first_child, id.0);
-        if let Some(next) = self.entries.get_mut(next_sibling as usize) {
-            next.previous_sibling = id.0;
+    /// Adds a name that is not there yet, with an inode of its own.
+    pub(crate) fn add_entry(&mut self, parent: EntryId, name: &[u8], inode: &Inode) -> Result<EntryId> {
+        let id = self.push_named(parent, name, inode.kind as u8)?;
+        self.inodes().push(inode)?;
+        Ok(id)
+    }
+
+    /// The host's inode number of what an entry stands for; 0 until it is known.
+    pub(crate) fn host(&self, id: EntryId) -> Result<u64> {
+        let own = self.inodes().get(id.0)?;
+        if self.bits[id.0 as usize] & LINK == 0 || own.host != 0 {
+            return Ok(own.host);
         }
-        self.entries.push(Entry {
-            parent,
-            inode,
-            name_start,
-            name_length: u16::try_from(name.len()).expect("a name is at most 255 bytes"),
-            alive: true,
-            first_child: NONE,
-            next_sibling,
-            previous_sibling: NONE,
-        });
-        let hash = self.hash(parent, name);
-        let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
-        self.by_name.insert_unique(hash, id, |&other| {
-            let entry = &entries[other.0 as usize];
-            hasher.hash_one((entry.parent.0, name_of(names, entry)))
-        });
-        id
+        Ok(self.inodes().get(own.mark)?.host)
     }
 
-    pub(crate) fn lookup(&self, parent: EntryId, name: &[u8]) -> Option<EntryId> {
-        let same = |&id: &EntryId| {
-            let entry = &self.entries[id.0 as usize];
-            entry.parent == parent && name_of(&self.names, entry) == name
-        };
-        self.by_name.find(self.hash(parent, name), same).copied()
-    }
-
-    /// Takes a name away, and for a directory all below it.
-    pub(crate) fn remove(&mut self, id: EntryId) {
-        let parent = self.parent(id);
-        self.unlink_sibling(parent, id);
-        let mut pending = vec![id];
-        while let Some(id) = pending.pop() {
-            pending.extend(self.children(id));
-            let hash = self.hash(self.parent(id), self.name(id));
-            if let Ok(found) = self.by_name.find_entry(hash, |&other| other == id) {
-                found.remove();
-            }
-            let entry = &mut self.entries[id.0 as usize];
-            entry.alive = false;
-            entry.first_child = NONE;
-            self.inodes[entry.inode.0 as usize].links -= 1;
+    /// Takes the host's inode number of an entry. With `copies`, names of one inode may be several files there, and each is
+    /// asked for its own.
+    pub(crate) fn set_host(&self, id: EntryId, host: u64, copies: bool) -> Result<()> {
+        if copies {
+            self.update_inode(InodeId(id.0), |own| own.host = host)
+        } else {
+            self.update(id, |inode| inode.host = host)
         }
-    }
-
-    fn unlink_sibling(&mut self, parent: EntryId, id: EntryId) {
-        let Entry { next_sibling, previous_sibling, .. } = self.entries[id.0 as usize];
-        if let Some(next) = self.entries.get_mut(next_sibling as usize) {
-            next.previous_sibling = previous_sibling;
-        }
-        match self.entries.get_mut(previous_sibling as usize) {
-            Some(previous) => previous.next_sibling = next_sibling,
-            None => self.entries[parent.0 as usize].first_child = next_sibling,
-        }
-    }
-
-    pub(crate) fn parent(&self, id: EntryId) -> EntryId {
-        self.entries[id.0 as usize].parent
-    }
-
-    pub(crate) fn name(&self, id: EntryId) -> &[u8] {
-        name_of(&self.names, &self.entries[id.0 as usize])
-    }
-
-    pub(crate) fn inode_of(&self, id: EntryId) -> InodeId {
-        self.entries[id.0 as usize].inode
-    }
-
-    pub(crate) fn inode(&self, id: EntryId) -> &Inode {
-        &self.inodes[self.inode_of(id).0 as usize]
-    }
-
-    pub(crate) fn inode_mut(&mut self, id: EntryId) -> &mut Inode {
-        let inode = self.inode_of(id);
-        &mut self.inodes[inode.0 as usize]
     }
 
     /// One more name for an inode.
-    pub(crate) fn add_link(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> EntryId {
-        self.inodes[inode.0 as usize].links += 1;
-        self.add_entry(parent, name, inode)
+    pub(crate) fn add_link(&mut self, parent: EntryId, name: &[u8], inode: InodeId) -> Result<EntryId> {
+        let kind = self.bits[inode.0 as usize] & 3;
+        let id = self.push_named(parent, name, kind | LINK)?;
+        let mut inodes = self.inodes();
+        let shared = inodes.get(inode.0)?;
+        inodes.set(inode.0, &Inode { links: shared.links + 1, ..shared })?;
+        // Of its own row only this number counts, and the host's, where the name is a file of its own there.
+        inodes.push(&Inode { mark: inode.0, host: 0, ..shared })?;
+        drop(inodes);
+        Ok(id)
+    }
+
+    fn push(&mut self, parent: EntryId, name: &[u8], bits: u8) -> Result<EntryId> {
+        let id = u32::try_from(self.parents.len()).ok().filter(|&id| id < NONE);
+        let id = id.expect("a layer has fewer than 2^32 entries");
+        self.name_starts.push(u32::try_from(self.names.len()).expect("names of a layer take less than 4 GiB"));
+        self.name_lengths.push(u8::try_from(name.len()).expect("a name is at most 255 bytes"));
+        self.names.extend_from_slice(name);
+        self.parents.push(parent.0);
+        self.first_children.push(NONE);
+        self.next_siblings.push(NONE);
+        self.bits.push(bits | ALIVE);
+        self.alive += 1;
+        Ok(EntryId(id))
+    }
+
+    fn push_named(&mut self, parent: EntryId, name: &[u8], bits: u8) -> Result<EntryId> {
+        let id = self.push(parent, name, bits)?;
+        self.next_siblings[id.0 as usize] = std::mem::replace(&mut self.first_children[parent.0 as usize], id.0);
+        let hash = self.hash(parent, name);
+        let (parents, starts, lengths) = (&self.parents, &self.name_starts, &self.name_lengths);
+        let (names, hasher) = (&self.names, &self.hasher);
+        self.by_name.insert_unique(hash, id.0, |&other| {
+            let other = other as usize;
+            let name = &names[starts[other] as usize..][..usize::from(lengths[other])];
+            hasher.hash_one((parents[other], name))
+        });
+        Ok(id)
+    }
+
+    pub(crate) fn lookup(&self, parent: EntryId, name: &[u8]) -> Option<EntryId> {
+        let same = |&id: &u32| self.parents[id as usize] == parent.0 && self.name(EntryId(id)) == name;
+        self.by_name.find(self.hash(parent, name), same).copied().map(EntryId)
+    }
+
+    /// Takes a name away, and for a directory all below it.
+    pub(crate) fn remove(&mut self, id: EntryId, halt: &Halt) -> Result<()> {
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            if pending.len().is_multiple_of(1024) {
+                halt.check()?;
+            }
+            pending.extend(self.children(id));
+            let hash = self.hash(self.parent(id), self.name(id));
+            if let Ok(found) = self.by_name.find_entry(hash, |&other| other == id.0) {
+                found.remove();
+            }
+            let inode = self.inode_of(id)?;
+            self.bits[id.0 as usize] &= !ALIVE;
+            self.first_children[id.0 as usize] = NONE;
+            self.alive -= 1;
+            self.update_inode(inode, |inode| inode.links -= 1)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn parent(&self, id: EntryId) -> EntryId {
+        EntryId(self.parents[id.0 as usize])
+    }
+
+    pub(crate) fn name(&self, id: EntryId) -> &[u8] {
+        let at = id.0 as usize;
+        &self.names[self.name_starts[at] as usize..][..usize::from(self.name_lengths[at])]
+    }
+
+    pub(crate) fn kind(&self, id: EntryId) -> NodeKind {
+        NodeKind::from_bits(self.bits[id.0 as usize])
+    }
+
+    pub(crate) fn is_directory(&self, id: EntryId) -> bool {
+        self.kind(id) == NodeKind::Directory
+    }
+
+    pub(crate) fn inode_of(&self, id: EntryId) -> Result<InodeId> {
+        if self.bits[id.0 as usize] & LINK == 0 {
+            return Ok(InodeId(id.0));
+        }
+        Ok(InodeId(self.inodes().get(id.0)?.mark))
+    }
+
+    pub(crate) fn inode(&self, id: EntryId) -> Result<Inode> {
+        let InodeId(number) = self.inode_of(id)?;
+        self.inodes().get(number)
+    }
+
+    /// Changes the inode of an entry.
+    pub(crate) fn update(&self, id: EntryId, change: impl FnOnce(&mut Inode)) -> Result<()> {
+        self.update_inode(self.inode_of(id)?, change)
+    }
+
+    fn update_inode(&self, InodeId(number): InodeId, change: impl FnOnce(&mut Inode)) -> Result<()> {
+        let mut inodes = self.inodes();
+        let mut inode = inodes.get(number)?;
+        change(&mut inode);
+        inodes.set(number, &inode)
+    }
+
+    /// The target of a symbolic or cross-layer link.
+    pub(crate) fn target(&self, inode: &Inode) -> Result<Vec<u8>> {
+        self.inodes().text(inode.target)
+    }
+
+    pub(crate) fn details(&self, inode: &Inode) -> Result<Details> {
+        self.inodes().details(inode)
+    }
+
+    /// Keeps a target for an inode that is about to be added, or is there.
+    pub(super) fn put_target(&self, inode: &mut Inode, target: &[u8], path: &[u8]) -> Result<()> {
+        inode.target = self.inodes().put_text(target, path)?;
+        Ok(())
+    }
+
+    pub(super) fn put_details(&self, inode: &mut Inode, details: &Details, path: &[u8]) -> Result<()> {
+        if !details.is_empty() {
+            inode.details = self.inodes().put_text(&details.to_bytes(), path)?;
+        }
+        Ok(())
     }
 
     /// The names in a directory, latest first.
     pub(crate) fn children(&self, id: EntryId) -> impl Iterator<Item = EntryId> + '_ {
-        let mut at = self.entries[id.0 as usize].first_child;
+        let mut at = self.first_children[id.0 as usize];
         std::iter::from_fn(move || {
-            let id = (at != NONE).then_some(EntryId(at))?;
-            at = self.entries[at as usize].next_sibling;
-            Some(id)
+            loop {
+                let id = (at != NONE).then_some(at)?;
+                at = self.next_siblings[id as usize];
+                if self.bits[id as usize] & ALIVE != 0 {
+                    return Some(EntryId(id));
+                }
+            }
         })
     }
 
     /// True for a directory that is not empty.
     pub(crate) fn has_children(&self, id: EntryId) -> bool {
-        self.entries[id.0 as usize].first_child != NONE
-    }
-
-    /// Calls `visit` with every living entry and its path, in the order of the paths' bytes.
-    pub(crate) fn visit_by_path(&self, visit: &mut impl FnMut(EntryId, &[u8]) -> Result<()>) -> Result<()> {
-        let mut path = Vec::new();
-        visit(ROOT, &path)?;
-        // In this order a directory `d` comes before `d-x`, and that before `d/x`: its name and what is in it are two
-        // things to visit, the second one in the place of `d/`.
-        let mut levels = vec![(self.things_to_visit(ROOT), 0)];
-        while let Some((things, before)) = levels.last_mut() {
-            let Some((id, inside)) = things.pop() else {
-                path.truncate(*before);
-                levels.pop();
-                continue;
-            };
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(self.name(id));
-            if inside {
-                levels.push((self.things_to_visit(id), length));
-            } else {
-                visit(id, &path)?;
-                path.truncate(length);
-            }
-        }
-        Ok(())
-    }
-
-    /// The names in a directory and the insides of its directories, last first.
-    fn things_to_visit(&self, directory: EntryId) -> Vec<(EntryId, bool)> {
-        let mut things = Vec::new();
-        for id in self.children(directory) {
-            things.push((id, false));
-            if self.has_children(id) {
-                things.push((id, true));
-            }
-        }
-        let key = |&(id, inside): &(EntryId, bool)| (self.name(id), inside);
-        things.sort_unstable_by(|a, b| {
-            let ((a, a_inside), (b, b_inside)) = (key(a), key(b));
-            let slash = |inside: bool| inside.then_some(&b'/');
-            b.iter().chain(slash(b_inside)).cmp(a.iter().chain(slash(a_inside)))
-        });
-        things
+        self.children(id).next().is_some()
     }
 
     /// All living entries in the order they came; parents stand before their children.
     pub(crate) fn entries(&self) -> impl Iterator<Item = EntryId> + '_ {
-        (0u32..).zip(&self.entries).filter(|(_, entry)| entry.alive).map(|(id, _)| EntryId(id))
+        (0u32..).zip(&self.bits).filter(|(_, bits)| **bits & ALIVE != 0).map(|(id, _)| EntryId(id))
+    }
+
+    /// Number of living entries, the root included.
+    pub(crate) fn len(&self) -> u64 {
+        self.alive
     }
 
     /// True if `id` is `directory` or lies below it.
@@ -372,10 +313,5 @@ pub(crate) fn implicit_stat() -> OverrideStat {
 
 /// A directory that no entry described.
 pub(super) fn implicit_directory() -> Inode {
-    Inode { implicit: true, ..Inode::new(Content::Directory, implicit_stat()) }
-}
-
-fn name_of<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {
-    let start = entry.name_start as usize;
-    &names[start..start + usize::from(entry.name_length)]
+    Inode { implicit: true, ..Inode::new(NodeKind::Directory, implicit_stat()) }
 }

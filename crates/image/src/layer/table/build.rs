@@ -1,16 +1,17 @@
 //! Rows → the bytes of a table.
 
-use std::collections::HashMap;
-
 use crate::{
     error::{ErrorKind, Result},
     layer::{
+        halt::Halt,
+        sidecar::Sidecar,
+        spill::{Spill, SpillHome},
         stat::OverrideStat,
         table::{
-            row::{OwnedRow, RowKind, StreamSegment, Verified},
+            row::{RowKind, StreamSegment, Verified},
             wire::{
-                CHECKSUM, CROSS_LAYER, DETAILS, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, IMPLIED, MAGIC, NO_POSITION,
-                NONE, OPAQUE, ROW, VERSION, checksum,
+                CHECKSUM, CROSS_LAYER, DETAILS, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, HEADER_CHECKSUM, IMPLIED, MAGIC,
+                NO_POSITION, NONE, OPAQUE, ROW, VERSION, header_checksum,
             },
         },
         tar::Timestamp,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of paths, targets and attributes in a table. Real ones have a hundredth of it.
-const MAX_POOL: usize = 512 << 20;
+const MAX_POOL: u64 = 1 << 30;
 
 /// A row with the places it refers to settled.
 pub(super) struct Record<'a> {
@@ -40,22 +41,23 @@ pub(super) struct Record<'a> {
 }
 
 /// Takes records sorted by path.
-#[derive(Default)]
 pub(super) struct Builder {
-    rows: Vec<u8>,
-    pool: Vec<u8>,
+    rows: Spill,
+    pool: Spill,
+    home: SpillHome,
     count: u32,
     flags: u32,
 }
 
 impl Builder {
     /// A table of what was verified; its texts come first in the pool.
-    pub(super) fn new(verified: &Verified) -> Self {
-        let mut builder = Self::default();
+    pub(super) fn new(verified: &Verified, home: &SpillHome) -> Result<Self> {
+        let (rows, pool) = (Spill::new(home), Spill::new(home));
+        let mut builder = Self { rows, pool, home: home.clone(), count: 0, flags: 0 };
         for text in [&verified.digest.to_string(), &verified.diff_id.to_string(), media_type(verified)] {
-            builder.pool.extend_from_slice(text.as_bytes());
+            builder.put(text.as_bytes())?;
         }
-        builder
+        Ok(builder)
     }
 
     pub(super) fn push(&mut self, record: &Record<'_>) -> Result<()> {
@@ -82,7 +84,7 @@ impl Builder {
         row[54] = record.kind.to_byte();
         let flags = [(record.implied, IMPLIED), (record.opaque, OPAQUE), (record.cross_layer, CROSS_LAYER)];
         row[55] = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
-        self.rows.extend_from_slice(&row);
+        self.rows.append(&row)?;
         self.count += 1;
         // The root's attributes depend on no lower layer.
         self.flags |= if record.implied && !record.path.is_empty() { HAS_IMPLIED } else { 0 };
@@ -91,23 +93,27 @@ impl Builder {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<u32> {
-        let at = self.pool.len();
-        if at + bytes.len() > MAX_POOL {
-            let reason = "its paths, link targets and attributes take more than 512 MiB in all".to_owned();
+        if self.pool.len() + bytes.len() as u64 > MAX_POOL {
+            let reason = "its paths, link targets and attributes take more than 1 GiB in all".to_owned();
             return Err(ErrorKind::Extraction { entry: None, reason }.into());
         }
-        self.pool.extend_from_slice(bytes);
-        Ok(u32::try_from(at).expect("the pool is bounded"))
+        Ok(u32::try_from(self.pool.append(bytes)?).expect("the pool is bounded"))
     }
 
-    pub(super) fn finish(self, verified: &Verified) -> Vec<u8> {
-        let mut file = Vec::with_capacity(HEADER + self.rows.len() + self.pool.len());
-        file.extend_from_slice(&header(verified, self.flags, self.count, self.pool.len() as u64));
-        file.extend_from_slice(&self.rows);
-        file.extend_from_slice(&self.pool);
-        let sum = checksum(&file);
-        file[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
-        file
+    pub(super) fn finish(mut self, verified: &Verified, halt: &Halt) -> Result<Sidecar> {
+        let mut file = Spill::new(&self.home);
+        let mut header = header(verified, self.flags, self.count, self.pool.len());
+        let mut sum = crc32c::crc32c(&header);
+        file.append(&header)?;
+        for part in [&mut self.rows, &mut self.pool] {
+            part.for_each_piece(halt, |piece| {
+                sum = crc32c::crc32c_append(sum, piece);
+                file.append(piece).map(|_| ())
+            })?;
+        }
+        header[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
+        file.write_at(0, &header)?;
+        file.into_sidecar(halt)
     }
 }
 
@@ -130,6 +136,9 @@ fn header(verified: &Verified, flags: u32, rows: u32, pool: u64) -> [u8; HEADER]
     for (at, length) in (48..).step_by(2).zip(lengths) {
         header[at..at + 2].copy_from_slice(&(length as u16).to_le_bytes());
     }
+    let texts = [&verified.digest.to_string(), &verified.diff_id.to_string(), media_type(verified)];
+    let sum = header_checksum(&header, texts.map(String::as_bytes).concat().as_slice());
+    header[HEADER_CHECKSUM..HEADER_CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
     header
 }
 
@@ -164,18 +173,21 @@ fn length<T>(of: &[T]) -> u32 {
 }
 
 /// Builds a table of rows in any order. A root that is not among them is added, as one that no entry described.
-pub(crate) fn build_table(verified: &Verified, rows: impl IntoIterator<Item = OwnedRow>) -> Vec<u8> {
+#[cfg(test)]
+pub(crate) fn build_table(verified: &Verified, rows: impl IntoIterator<Item = super::OwnedRow>) -> Vec<u8> {
+    use super::OwnedRow;
     let mut rows: Vec<OwnedRow> = rows.into_iter().collect();
     if !rows.iter().any(|row| row.path.is_empty()) {
         rows.push(OwnedRow { implied: true, ..OwnedRow::new(b"", RowKind::Directory) });
     }
     rows.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut names: HashMap<u64, u32> = HashMap::new();
+    let mut names = std::collections::HashMap::<u64, u32>::new();
     for group in rows.iter().filter_map(|row| row.group) {
         *names.entry(group).or_default() += 1;
     }
-    let mut first: HashMap<u64, u32> = HashMap::new();
-    let mut builder = Builder::new(verified);
+    let mut first = std::collections::HashMap::<u64, u32>::new();
+    const FITS: &str = "rows at hand stay in memory and below the bound";
+    let mut builder = Builder::new(verified, &SpillHome::default()).expect(FITS);
     for (at, row) in (0u32..).zip(&mut rows) {
         row.xattrs.sort();
         let group = row.group.filter(|group| names[group] > 1).map(|group| *first.entry(group).or_insert(at));
@@ -194,7 +206,8 @@ pub(crate) fn build_table(verified: &Verified, rows: impl IntoIterator<Item = Ow
             segments: &row.segments,
             xattrs: &row.xattrs,
         };
-        builder.push(&record).expect("rows at hand are smaller than the bound");
+        builder.push(&record).expect(FITS);
     }
-    builder.finish(verified)
+    let table = builder.finish(verified, &Halt::default()).expect(FITS);
+    table.to_vec().expect(FITS)
 }

@@ -4,68 +4,63 @@ use crate::{
     error::Result,
     layer::{
         halt::Halt,
-        plan::{Content, EntryId, InodeId, OPAQUE_MARKER, ROOT, Tree, WHITEOUT_PREFIX},
+        plan::{EntryId, NO_MARK, NodeKind, OPAQUE_MARKER, Tree, WHITEOUT_PREFIX, visit_by_path},
+        sidecar::Sidecar,
+        spill::SpillHome,
         stat::{S_IFBLK, S_IFCHR, S_IFIFO},
         table::{
             build::{Builder, Record},
-            check::check,
             row::{RowKind, Verified},
         },
     },
 };
 
-/// Rows after which it is asked whether the job was stopped.
-const BETWEEN_CHECKS: usize = 1024;
-
 /// Builds the table of a tree that is complete. Fails with `ERR_ABORTED`, or with `ERR_EXTRACTION` where paths, targets
 /// and attributes take more than a table holds.
-pub(crate) fn from_tree(tree: &Tree, verified: &Verified, halt: &Halt) -> Result<Vec<u8>> {
-    let mut builder = Builder::new(verified);
-    let mut first_rows = Vec::new();
+pub(crate) fn from_tree(tree: &Tree, verified: &Verified, home: &SpillHome, halt: &Halt) -> Result<Sidecar> {
+    let mut builder = Builder::new(verified, home)?;
     let mut at = 0;
-    tree.visit_by_path(&mut |id, path| {
-        if at as usize % BETWEEN_CHECKS == 0 {
-            halt.check()?;
-        }
+    visit_by_path(tree, halt, |id, path| {
         // Its directory says so.
         if tree.name(id) == OPAQUE_MARKER {
             return Ok(());
         }
-        push(tree, id, path, group(tree, id, at, &mut first_rows), &mut builder)?;
+        push(tree, id, path, at, &mut builder)?;
         at += 1;
         Ok(())
     })?;
-    let bytes = builder.finish(verified);
-    debug_assert!(check(&bytes).is_ok(), "{:?}", check(&bytes).err());
-    Ok(bytes)
+    let table = builder.finish(verified, halt)?;
+    #[cfg(debug_assertions)]
+    if table.len() < 16 << 20 {
+        let bytes = table.to_vec().expect("it was just written");
+        let checked = super::check::check(&bytes);
+        assert!(checked.is_ok(), "{:?}", checked.err());
+    }
+    Ok(table)
 }
 
-/// The first row of the inode, where it has several names.
-fn group(tree: &Tree, id: EntryId, at: u32, first_rows: &mut Vec<Option<u32>>) -> Option<u32> {
-    if tree.inode(id).links < 2 {
-        return None;
-    }
-    let InodeId(inode) = tree.inode_of(id);
-    if first_rows.len() <= inode as usize {
-        first_rows.resize(inode as usize + 1, None);
-    }
-    Some(*first_rows[inode as usize].get_or_insert(at))
-}
-
-fn push(tree: &Tree, id: EntryId, path: &[u8], group: Option<u32>, builder: &mut Builder) -> Result<()> {
-    let inode = tree.inode(id);
-    let (kind, target) = match &inode.content {
-        Content::Directory => (RowKind::Directory, &b""[..]),
-        Content::Symlink(target) => (RowKind::Symlink, &target[..]),
-        Content::CrossLayer(target) => (RowKind::File, &target[..]),
-        Content::Leaf if tree.name(id).starts_with(WHITEOUT_PREFIX) => (RowKind::Whiteout, &b""[..]),
-        Content::Leaf => match inode.stat.mode & !0o7777 {
-            S_IFCHR => (RowKind::Character, &b""[..]),
-            S_IFBLK => (RowKind::Block, &b""[..]),
-            S_IFIFO => (RowKind::Fifo, &b""[..]),
-            _ => (RowKind::File, &b""[..]),
+fn push(tree: &Tree, id: EntryId, path: &[u8], at: u32, builder: &mut Builder) -> Result<()> {
+    let inode = tree.inode(id)?;
+    let kind = match inode.kind {
+        NodeKind::Directory => RowKind::Directory,
+        NodeKind::Symlink => RowKind::Symlink,
+        NodeKind::CrossLayer => RowKind::File,
+        NodeKind::Leaf if tree.name(id).starts_with(WHITEOUT_PREFIX) => RowKind::Whiteout,
+        NodeKind::Leaf => match inode.stat.mode & !0o7777 {
+            S_IFCHR => RowKind::Character,
+            S_IFBLK => RowKind::Block,
+            S_IFIFO => RowKind::Fifo,
+            _ => RowKind::File,
         },
     };
+    let mut group = None;
+    if inode.links > 1 && kind != RowKind::Directory {
+        if inode.mark == NO_MARK {
+            tree.update(id, |inode| inode.mark = at)?;
+        }
+        group = Some(if inode.mark == NO_MARK { at } else { inode.mark });
+    }
+    let (target, details) = (tree.target(&inode)?, tree.details(&inode)?);
     builder.push(&Record {
         path,
         kind,
@@ -73,16 +68,12 @@ fn push(tree: &Tree, id: EntryId, path: &[u8], group: Option<u32>, builder: &mut
         mtime: inode.mtime,
         size: inode.size,
         position: inode.position,
-        target,
+        target: &target,
         group,
-        implied: inode.implicit,
-        opaque: inode.is_directory() && (id == ROOT || tree.has_children(id)) && is_opaque(tree, id),
-        cross_layer: matches!(inode.content, Content::CrossLayer(_)),
-        segments: inode.segments(),
-        xattrs: inode.xattrs(),
+        implied: inode.implicit && kind == RowKind::Directory,
+        opaque: kind == RowKind::Directory && tree.lookup(id, OPAQUE_MARKER).is_some(),
+        cross_layer: inode.kind == NodeKind::CrossLayer,
+        segments: &details.segments,
+        xattrs: &details.xattrs,
     })
-}
-
-fn is_opaque(tree: &Tree, directory: EntryId) -> bool {
-    tree.lookup(directory, OPAQUE_MARKER).is_some()
 }

@@ -1,14 +1,12 @@
 //! A table file, mapped and checked whole, then searched.
 
-use std::{fmt, ops::Deref, path::Path};
-
-use memmap2::Mmap;
+use std::{fmt, path::Path};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::open_file,
     layer::{
-        map::map,
+        map::{Bytes, map},
         stat::OverrideStat,
         table::{
             check::{self, Parts},
@@ -23,22 +21,6 @@ use crate::{
 pub(crate) struct Table {
     bytes: Bytes,
     parts: Parts,
-}
-
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-        }
-    }
 }
 
 impl fmt::Debug for Table {

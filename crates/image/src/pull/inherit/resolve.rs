@@ -102,7 +102,7 @@ impl<R: LayerRows> Sweep<'_, R> {
             (State::Directory { .. }, _) => Next::Into(node),
             _ if is_last => Next::Into(node),
             (State::Symlink(target), _) => Next::Through { target, from: at, again: false },
-            // A hard link to a symbolic link is one.
+            // A hard link to a symbolic link is one. One of the same layer may have its answer in the next sweep.
             (State::Link(link), _) => match self.links[link as usize].resolved {
                 Some(Resolved::At(target)) if self.is_symlink(target) => {
                     Next::Through { target, from: at, again: false }

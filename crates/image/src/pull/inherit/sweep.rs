@@ -61,21 +61,28 @@ pub(super) fn sweep<R: LayerRows>(layers: &[R], halt: &Halt) -> Result<Vec<Inher
         added_paths: 0,
     };
     sweep.ask()?;
+    let mut pending = sweep.links.len();
     for round in 0.. {
-        for at in 0..sweep.layers.len() {
-            sweep.merge(at, (round == 0).then_some(&mut inherited[at]))?;
+        for (at, inherited) in inherited.iter_mut().enumerate().take(top + 1) {
+            sweep.merge(at, (round == 0).then_some(inherited))?;
         }
         if sweep.added.is_empty() {
             break;
         }
         if round + 1 == MAX_SWEEPS {
-            return Err(sweep.unresolved());
+            return Err(sweep.unresolved("which leads through too long a chain of links"));
         }
         let before = sweep.interest.len();
         for path in std::mem::take(&mut sweep.added) {
             sweep.interest.add(&path);
         }
-        sweep.added_paths += sweep.interest.len() - before;
+        let grown = sweep.interest.len() - before;
+        let still_pending = sweep.links.iter().filter(|link| link.resolved.is_none()).count();
+        // Links that wait for each other.
+        if grown == 0 && still_pending == std::mem::replace(&mut pending, still_pending) {
+            return Err(sweep.unresolved(resolve::NOWHERE));
+        }
+        sweep.added_paths += grown;
         sweep.interest.reset();
     }
     sweep.answer_links(&mut inherited)?;
@@ -248,9 +255,9 @@ impl<R: LayerRows> Sweep<'_, R> {
         Ok(())
     }
 
-    fn unresolved(&self) -> ImageError {
+    fn unresolved(&self, why: &str) -> ImageError {
         let number = self.links.iter().position(|link| link.resolved.is_none()).unwrap_or_default();
-        self.failed(number, "which leads through too long a chain of links")
+        self.failed(number, why)
     }
 
     /// Why a link can't be had: `why` ends the sentence after its target.

@@ -157,6 +157,8 @@ fn what_an_opaque_directory_hides_is_not_inherited_but_it_is_itself() {
     let base: &[(&str, Short)] = &[("a", Dir(1)), ("a/b", Dir(2)), ("a/b/c", Dir(3))];
     assert_eq!(owner("a/b/c", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
     assert_eq!(owner("a/b", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
+    // Also where the opaque directory's layer has part of the way.
+    assert_eq!(owner("a/b/c", &[base, &[("a", OpaqueDir(5)), ("a/b", Dir(6))], &[("a/b/c/f", File)]]), DEFAULT);
     assert_eq!(owner("a", &[base, &[("a", OpaqueDir(5))], &[("a/b/c/f", File)]]), 5);
     assert_eq!(owner("a/b/c", &[base, &[("", OpaqueDir(5))], &[("a/b/c/f", File)]]), DEFAULT);
 }
@@ -221,6 +223,15 @@ fn a_link_to_itself_is_held_by_what_was_there() {
     let both: &[(&str, Short)] = &[("a", Link("b")), ("b", Link("a"))];
     assert_eq!(holder("a", &[&[("a", File), ("b", File)], both]).0, 0);
     assert!(run(&layers(&[&[("c", File)], both])).is_err());
+}
+
+#[test]
+fn links_that_lie_below_each_other_lead_nowhere() {
+    let base: &[(&str, Short)] = &[("a/x", File), ("b/x", File)];
+    for links in [vec![("a", Link("a/x"))], vec![("a", Link("b/x")), ("b", Link("a/x"))]] {
+        let (_, _, reason) = refused(&[base, &links]);
+        assert!(reason.ends_with("which neither its layer nor a lower one has"), "{reason}");
+    }
 }
 
 #[test]

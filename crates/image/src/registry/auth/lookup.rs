@@ -8,15 +8,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::OnceCell;
-
 use crate::{
     error::{ErrorKind, ImageError, Result},
     registry::{
         auth::{
             docker_config::{Found, Logins},
             helper,
-            secret::{RegistryAuth, Secret},
+            secret::RegistryAuth,
         },
         endpoint::canonical_host,
         options::{ClientOptions, CredentialSource, Environment},
@@ -40,9 +38,21 @@ pub(in crate::registry) enum Login {
     Stored,
 }
 
-type Cell = Arc<OnceCell<(RegistryAuth, Login)>>;
+/// A credential that was looked up.
+struct Known {
+    auth: RegistryAuth,
+    login: Login,
+    /// The files as they were before.
+    files: Vec<Stamp>,
+}
 
-/// Credentials that were looked up, each once, by server and repository.
+/// What changes when a file is written: inode, length, time of change. `None`: it is not there.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Empty until it was looked up, and again when it was rejected.
+type Cell = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+/// Credentials that were looked up, by server and repository: once, until a file of logins changes or one is rejected.
 #[derive(Default)]
 pub(in crate::registry) struct Credentials(Mutex<HashMap<(String, String), Cell>>);
 
@@ -62,19 +72,42 @@ impl Credentials {
             let mut known = self.0.lock().map_err(|_| ImageError::internal("a thread panicked over the logins"))?;
             Arc::clone(known.entry((host.to_owned(), repository.to_owned())).or_default())
         };
-        let found = cell.get_or_try_init(|| async {
-            let auth = look_up(options, host, repository).await?;
-            let login = if auth.is_some() { Login::Stored } else { Login::Unknown };
-            Ok::<_, ImageError>((auth, login))
-        });
-        found.await.cloned()
+        let mut known = cell.lock().await;
+        let files = stamps(options).await;
+        if let Some(known) = known.as_ref().filter(|known| known.files == files) {
+            return Ok((known.auth.clone(), known.login));
+        }
+        let auth = look_up(options, host, repository).await?;
+        let login = if auth.is_some() { Login::Stored } else { Login::Unknown };
+        *known = Some(Known { auth: auth.clone(), login, files });
+        Ok((auth, login))
     }
 
-    /// All that must never be shown.
-    pub(in crate::registry) fn secrets(&self) -> Vec<Secret> {
-        let Ok(known) = self.0.lock() else { return Vec::new() };
-        known.values().filter_map(|cell| cell.get()).flat_map(|(auth, _)| auth.secrets()).collect()
+    /// Forgets a stored credential that was rejected, unless another request has replaced it already: the helper or the
+    /// callback is then asked again.
+    pub(in crate::registry) async fn forget(&self, host: &str, repository: &str, rejected: &RegistryAuth) {
+        let key = (host.to_owned(), repository.to_owned());
+        let cell = self.0.lock().ok().and_then(|known| known.get(&key).cloned());
+        if let Some(cell) = cell {
+            let mut known = cell.lock().await;
+            known.take_if(|known| known.auth == *rejected);
+        }
     }
+}
+
+/// The files where logins are looked up, as they are now.
+async fn stamps(options: &ClientOptions) -> Vec<Stamp> {
+    let files = match &options.credentials {
+        CredentialSource::None => return Vec::new(),
+        CredentialSource::File(path) => vec![path.clone()],
+        CredentialSource::Default => default_files(&options.environment),
+    };
+    let stamp = |path: &PathBuf| {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+    };
+    tokio::task::spawn_blocking(move || files.iter().map(stamp).collect()).await.unwrap_or_default()
 }
 
 async fn look_up(options: &Arc<ClientOptions>, host: &str, repository: &str) -> Result<RegistryAuth> {

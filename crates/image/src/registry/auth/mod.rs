@@ -4,6 +4,7 @@ mod challenge;
 mod docker_config;
 mod helper;
 mod lookup;
+mod mask;
 mod secret;
 mod token;
 
@@ -12,4 +13,5 @@ pub use secret::{RegistryAuth, Secret};
 
 pub(super) use challenge::Challenge;
 pub(super) use lookup::{Credentials, Login};
+pub(super) use mask::{Mask, Sent};
 pub(super) use token::{Tokens, fetch_token};

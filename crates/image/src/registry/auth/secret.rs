@@ -5,7 +5,9 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::header::HeaderValue;
 
-use crate::error::{ImageError, Result};
+use crate::error::{ErrorKind, Result};
+
+const NO_HEADER: &str = "can't be sent: it holds a line end or another control character";
 
 /// A password or token. `Debug` shows nothing of it and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,10 +24,13 @@ impl Secret {
         &self.0
     }
 
-    /// The value of a header, marked so that nobody prints it. Fails on what can't be in a header.
-    pub(in crate::registry) fn to_header(&self) -> Result<HeaderValue> {
-        let value = HeaderValue::from_str(&self.0);
-        let mut value = value.map_err(|_| ImageError::internal("a login holds what can't be sent in a header"))?;
+    /// The value of a header for a host, marked so that nobody prints it. Fails with `ERR_UNAUTHORIZED` on what can't be
+    /// in a header: the login of a file, a helper, a callback or a token server.
+    pub(in crate::registry) fn to_header(&self, host: &str) -> Result<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.0).map_err(|_| ErrorKind::Unauthorized {
+            registry: host.to_owned(),
+            reason: format!("the login for it {NO_HEADER}"),
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -61,6 +66,17 @@ pub enum RegistryAuth {
 }
 
 impl RegistryAuth {
+    /// Refuses, in the option `auth`, a token that can't be in a header.
+    pub(in crate::registry) fn check(&self) -> Result<()> {
+        match self {
+            Self::Token(token) if HeaderValue::from_str(&token.0).is_err() => {
+                let reason = format!("the token {NO_HEADER}");
+                Err(ErrorKind::InvalidOption { option: "auth".to_owned(), reason }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// True if there is something to log in with.
     pub(in crate::registry) fn is_some(&self) -> bool {
         *self != Self::Anonymous
@@ -82,10 +98,10 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_marked_as_secret() {
-        let header = Secret::new("hunter2").as_basic("me").to_header().unwrap();
+        let header = Secret::new("hunter2").as_basic("me").to_header("r").unwrap();
         assert_eq!(header.to_str().unwrap(), "Basic bWU6aHVudGVyMg==");
         assert!(header.is_sensitive());
-        assert_eq!(Secret::new("a\nb").to_header().unwrap_err().code(), "ERR_INTERNAL");
+        assert_eq!(Secret::new("a\nb").to_header("r").unwrap_err().code(), "ERR_UNAUTHORIZED");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
             lookup::Login,
             secret::{RegistryAuth, Secret},
         },
-        endpoint::{authority, is_loopback, may_be_plain, without_port},
+        endpoint::{authority, is_named_insecure, same_authority},
         redirect, response,
         retry::Failure,
         transport::Transport,
@@ -71,11 +71,6 @@ impl Tokens {
         {
             kept.remove(&key);
         }
-    }
-
-    /// All that must never be shown.
-    pub(in crate::registry) fn secrets(&self) -> Vec<Secret> {
-        self.0.lock().map_or_else(|_| Vec::new(), |kept| kept.values().map(|token| token.header.clone()).collect())
     }
 }
 
@@ -139,11 +134,11 @@ pub(in crate::registry) async fn fetch_token(
     let response = transport.send(request, &host, "the token").await?;
     if !response.status().is_success() {
         let answer = redirect::Answer { response, host: host.clone(), foreign: false };
-        let failure = response::failure(answer, registry, "a token", transport.options.stall_timeout, login).await;
-        return Err(transport.hide_secrets(failure));
+        let (stall, mask) = (transport.options.stall_timeout, transport.sent.mask());
+        return Err(response::failure(answer, registry, "a token", stall, login, &mask).await);
     }
     let stall = transport.options.stall_timeout;
-    let body = response::read_body(response, LONGEST_ANSWER, stall, &host, "the token").await?;
+    let body = response::read_body(response, (LONGEST_ANSWER, None), stall, &host, "the token").await?;
     let no_token =
         || ErrorKind::Unauthorized { registry: host.clone(), reason: "its answer holds no token".to_owned() };
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
@@ -153,7 +148,8 @@ pub(in crate::registry) async fn fetch_token(
     Ok((Secret::new(format!("Bearer {token}")), life))
 }
 
-/// A realm may be in TLS, or as plain as the registry that named it and on the same machine.
+/// A realm may be in TLS. In plain HTTP it must be the very host and port of a registry that is itself spoken to so, or be
+/// named in the option insecure: whoever else listens on the registry's machine is a stranger.
 fn trusted_realm(transport: &Transport, realm: &str, registry: &str, plain: bool) -> Result<Url> {
     let refused = |reason: &str| ErrorKind::Unauthorized {
         registry: registry.to_owned(),
@@ -164,11 +160,14 @@ fn trusted_realm(transport: &Transport, realm: &str, registry: &str, plain: bool
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refused("its address holds a credential").into());
     }
-    let same_machine = without_port(&host) == without_port(registry) || (is_loopback(&host) && is_loopback(registry));
     match url.scheme() {
         "https" => Ok(url),
-        "http" if plain && same_machine && may_be_plain(&transport.options, &host) => Ok(url),
-        "http" => Err(refused("it speaks plain HTTP").into()),
+        "http" if plain && same_authority(&url, registry) => Ok(url),
+        "http" if is_named_insecure(&transport.options, &host, plain) => Ok(url),
+        "http" => {
+            let reason = format!("it speaks plain HTTP; if that is meant, name it: insecure: ['{host}']");
+            Err(refused(&reason).into())
+        }
         _ => Err(refused("its address is no web address").into()),
     }
 }

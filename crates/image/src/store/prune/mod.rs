@@ -18,8 +18,8 @@ use crate::{
     fs::{Hold, LockWait},
     model::Reference,
     store::{
-        GlobalCache, LayerFile, LayerTree,
-        in_use::{InUse, Moment, scan},
+        GlobalCache, LayerFile, TreeName,
+        in_use::{Moment, scan},
         inventory::{Inventory, Leftover},
         measure::Sizes,
         removal::{Item, ItemKind, Reason, Recovery, Removal, tree_name},
@@ -29,6 +29,7 @@ use crate::{
 
 use plan::{Bounds, Planned, Target, plan};
 use stock::take_stock;
+
 /// What may go. The default takes no image: only layers no image names, abandoned downloads and leftovers.
 #[derive(Debug, Clone, Default)]
 pub struct PruneOptions {
@@ -103,26 +104,13 @@ impl GlobalCache {
             removal.delete_later();
             return Err(error);
         }
-        let (removed, kept) = removal.delete()?;
+        let (removed, kept) = removal.delete(wait)?;
+        if !options.dry_run {
+            self.remove_stale_access(&inventory, wait)?;
+        }
         let freed_bytes = removed.iter().map(|item| item.bytes).sum();
         let remaining_bytes = stock.total.saturating_sub(freed_bytes);
         Ok(PruneReport { dry_run: options.dry_run, removed, kept, freed_bytes, remaining_bytes })
-    }
-
-    /// Removes what crashes left, from the threads of a pull: small, and nothing that anybody could miss.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        self.sweep_leases()?;
-        let inventory = Inventory::read(self)?;
-        if inventory.leftovers.is_empty() {
-            return Ok(());
-        }
-        // Without the gc lock leases are read last: whoever made one of these trees took a lease before.
-        let mut removal = Removal::new(self, InUse::read(self)?);
-        for leftover in &inventory.leftovers {
-            removal.leftover(leftover, leftover_item(leftover, 0))?;
-        }
-        removal.delete_later();
-        Ok(())
     }
 }
 
@@ -142,7 +130,7 @@ fn carry_out(
     wait: &LockWait,
 ) -> Result<()> {
     // Trees of images that were to go and could not.
-    let mut needed: BTreeSet<LayerTree> = BTreeSet::new();
+    let mut needed: BTreeSet<TreeName> = BTreeSet::new();
     for step in planned {
         wait.check()?;
         let item = item(step, inventory);
@@ -187,7 +175,7 @@ fn item(step: &Planned, inventory: &Inventory) -> Item {
     Item { kind, name, bytes: step.bytes, reason: step.reason, recovery: step.recovery }
 }
 
-fn leftover_item(leftover: &Leftover, bytes: u64) -> Item {
+pub(super) fn leftover_item(leftover: &Leftover, bytes: u64) -> Item {
     let name = leftover.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Item { kind: ItemKind::Leftover, name, bytes, reason: Reason::Abandoned, recovery: Recovery::None }
 }

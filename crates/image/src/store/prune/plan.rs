@@ -12,7 +12,7 @@ use std::{
 use crate::{
     model::Digest,
     store::{
-        InheritedKey, LayerTree,
+        TreeName,
         removal::{Reason, Recovery},
     },
 };
@@ -59,7 +59,7 @@ pub(super) struct Loose {
 pub(super) struct Image {
     pub(super) bytes: u64,
     pub(super) last_used: SystemTime,
-    pub(super) trees: BTreeSet<LayerTree>,
+    pub(super) trees: BTreeSet<TreeName>,
     pub(super) damaged: bool,
     /// It was asked for that it stays.
     pub(super) exempt: bool,
@@ -72,7 +72,7 @@ pub(super) struct Layer {
     /// All it has, trees included, leftovers not.
     pub(super) bytes: u64,
     /// What each of its trees has.
-    pub(super) trees: BTreeMap<Option<InheritedKey>, u64>,
+    pub(super) trees: BTreeMap<Option<String>, u64>,
     pub(super) blob: Option<u64>,
     /// Every tree that images name is there, so that no image needs the blob.
     pub(super) extracted: bool,
@@ -96,7 +96,7 @@ pub(super) enum Target {
     Leftover(usize),
     Partial(Digest),
     Layer(Digest),
-    Tree(LayerTree),
+    Tree(TreeName),
     Blob(Digest),
     Image(usize),
 }
@@ -134,7 +134,7 @@ struct Planner<'a> {
     total: u64,
     plan: Vec<Planned>,
     /// How many images that stay name a tree, or a layer.
-    users_of_trees: BTreeMap<&'a LayerTree, usize>,
+    users_of_trees: BTreeMap<&'a TreeName, usize>,
     users_of_layers: BTreeMap<&'a Digest, usize>,
     /// Bytes of each layer that were planned as something else already.
     counted: BTreeMap<&'a Digest, u64>,
@@ -203,7 +203,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             for key in layer.trees.keys() {
-                let tree = LayerTree { digest: digest.clone(), inherited: key.clone() };
+                let tree = TreeName { digest: digest.clone(), inherited: key.clone() };
                 if !self.users_of_trees.contains_key(&tree) {
                     self.tree(&tree);
                 }
@@ -223,7 +223,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A tree nobody names goes; its layer stays.
-    fn tree(&mut self, tree: &LayerTree) {
+    fn tree(&mut self, tree: &TreeName) {
         let stock = self.stock;
         let Some((digest, layer)) = stock.layers.get_key_value(&tree.digest) else { return };
         let Some(&bytes) = layer.trees.get(&tree.inherited) else { return };

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 
 use crate::{
     model::{Algorithm, Digest, ImageConfig, Platform, Reference},
-    store::{CachedImageMetadata, CachedLayerMetadata, InheritedKey, Lease, TreeFile},
+    store::{CachedImageMetadata, CachedLayerMetadata, Lease, TreeFile},
 };
 
 use super::*;
@@ -45,29 +45,29 @@ fn reference(name: &str) -> Reference {
 }
 
 /// The trees of an image: the base tree of its first layer, a tree of its own of the second.
-fn trees(name: &str) -> [LayerTree; 2] {
-    let key = InheritedKey::parse(&digest(name).hex()[..32]).unwrap();
-    [LayerTree::base(&digest("below")), LayerTree { digest: digest("above"), inherited: Some(key) }]
+fn trees(name: &str) -> [TreeName; 2] {
+    [TreeName::base(&digest("below")), TreeName::keyed(&digest("above"), &digest(name).hex()[..32])]
 }
 
-fn publish(cache: &GlobalCache, tree: &LayerTree) {
+fn publish(cache: &GlobalCache, tree: &TreeName) {
     let place = cache.tree(tree, TreeFile::Tree);
     if place.exists() {
         return;
     }
-    let made = cache.new_extracting_path(&tree.digest).unwrap();
+    let made = cache.scratch(&tree.digest, "pull");
     fs::create_dir(&made).unwrap();
     fs::write(made.join(".complete"), "").unwrap();
     fs::rename(made, place).unwrap();
 }
 
 fn write_metadata(cache: &GlobalCache, name: &str) {
-    let layer = |tree: LayerTree| CachedLayerMetadata {
+    let layer = |tree: TreeName| CachedLayerMetadata {
         digest: tree.digest,
         media_type: None,
         size_bytes: None,
         diff_id: String::new(),
         inherited: tree.inherited,
+        no_index: false,
     };
     let metadata = CachedImageMetadata {
         manifest_digest: digest(name),

@@ -7,7 +7,7 @@ use crate::{
     fs::{Lock, stat_if_there},
     model::{Digest, Platform},
     store::{
-        GlobalCache, LayerFile, LayerTree, TreeFile,
+        GlobalCache, LayerFile, TreeFile, TreeName,
         in_use::InUse,
         inventory::{ImageFile, Inventory, LayerEntry, Leftover},
         measure::Sizes,
@@ -47,8 +47,7 @@ pub(super) fn take_stock(
 }
 
 fn leftover(found: &Leftover, in_use: &InUse, sizes: &mut Sizes) -> Result<Loose> {
-    let leased = found.leased_as.as_ref().is_some_and(|digest| in_use.is_leased(digest));
-    let in_use = if leased { Some(Reason::Leased) } else { lock_of(&found.locks)? };
+    let in_use = if in_use.is_being_made(found) { Some(Reason::Leased) } else { lock_of(&found.locks)? };
     Ok(Loose { bytes: sizes.of(&found.path)?, in_use })
 }
 
@@ -101,9 +100,9 @@ fn complete(
 }
 
 /// True if images name trees of the layer and all of them are there and whole.
-fn all_extracted(cache: &GlobalCache, digest: &Digest, named: &BTreeSet<LayerTree>) -> Result<bool> {
+fn all_extracted(cache: &GlobalCache, digest: &Digest, named: &BTreeSet<TreeName>) -> Result<bool> {
     let trust = cache.trust()?;
-    let mut trees = named.range(LayerTree::base(digest)..).take_while(|tree| tree.digest == *digest).peekable();
+    let mut trees = named.range(TreeName::base(digest)..).take_while(|tree| tree.digest == *digest).peekable();
     if trees.peek().is_none() {
         return Ok(false);
     }

@@ -9,12 +9,20 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    error::{ImageError, Result},
+    error::{ErrorKind, ImageError, Result},
     fs::{Lock, make_directory, remove_file_if_there},
-    layer::{Halt, LayerIndex, Limits, Source, Unpack, Unpacked, read_links, read_list, unpack},
+    layer::{
+        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Sidecar, Source, TableFacts, Unpack,
+        Unpacked, unpack, write_list,
+    },
     model::{Digest, Hasher},
     store::{
-        COMPLETE_MARKER, CachedLayerMetadata, GlobalCache, LayerFile, publish_tree, throw_away,
+        COMPLETE_MARKER, CachedLayerMetadata, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, Walker,
+        inventory::Inventory,
+        open_file,
+        publish::fill_all,
+        publish::write_or_remove,
+        publish_table, publish_tree, throw_away,
         verify::{
             Depth, ProblemKind, Repair, SkipReason,
             tree::{Difference, Excused, compare_trees, compare_with_index, open},
@@ -30,7 +38,8 @@ const DIRECTORIES: usize = 16;
 /// A layer under verification.
 pub(super) struct LayerCheck<'a> {
     pub(super) cache: &'a GlobalCache,
-    pub(super) digest: &'a Digest,
+    /// The one of its trees that is looked at.
+    pub(super) tree: TreeName,
     /// What the metadata of an image say of it; `None` if no image names it.
     pub(super) expected: Option<&'a CachedLayerMetadata>,
     pub(super) depth: Depth,
@@ -62,7 +71,9 @@ impl LayerCheck<'_> {
         let mut fresh = None;
         if self.depth == Depth::Content && tree.is_empty() && self.is_there(LayerFile::Tree) {
             match (&blob, &locks) {
-                (Blob::Right, Some(_)) => (tree, fresh) = self.compare_with_blob()?,
+                // The base of a layer with links to lower ones is the original's own, without the links.
+                _ if self.cache.is_never_right(&self.tree) => findings.skipped = Some(SkipReason::MadeByOriginal),
+                (Blob::Right, Some(_)) => (tree, fresh) = self.compare_with_blob(&mut findings)?,
                 (Blob::Right, None) => findings.skipped = Some(SkipReason::ReadOnly),
                 _ => findings.skipped = Some(SkipReason::NoBlob),
             }
@@ -89,9 +100,13 @@ impl LayerCheck<'_> {
         Ok(findings)
     }
 
-    /// True if an image names the layer now: since the verification began, image and layer may have been pruned.
+    /// True if an image names the tree now: since the verification began, image and layer may have been pruned.
     fn is_still_named(&self) -> Result<bool> {
-        Ok(self.cache.images()?.iter().any(|image| image.layer_digests.contains(self.digest)))
+        Ok(Inventory::read(self.cache)?.named_trees().contains(&self.tree))
+    }
+
+    fn digest(&self) -> &Digest {
+        &self.tree.digest
     }
 
     /// True if there is a tree and nothing is wrong with it, and an index if one is wanted.
@@ -113,12 +128,18 @@ impl LayerCheck<'_> {
         }
         let blob = self.path(LayerFile::Blob);
         if !fs::symlink_metadata(&blob).is_ok_and(|file| file.is_file())
-            || hash(&blob, self.digest, self.halt)? != *self.digest
+            || hash(&blob, self.digest(), self.halt)? != *self.digest()
         {
             return Ok(Healed::Not);
         }
         match self.unpack() {
-            Ok(unpacked) => publish_tree(self.cache, self.digest, &unpacked).map(|()| Healed::Extracted),
+            Ok(mut unpacked) => {
+                if let Err(error) = self.inherit(&mut unpacked).and_then(|()| self.publish(&unpacked)) {
+                    throw_away(&self.path(LayerFile::Extracting))?;
+                    return if error.is_aborted() { Err(error) } else { Ok(Healed::Not) };
+                }
+                Ok(Healed::Extracted)
+            }
             Err(error) => {
                 throw_away(&self.path(LayerFile::Extracting))?;
                 Err(error)
@@ -146,17 +167,15 @@ impl LayerCheck<'_> {
         if !there.is_file() {
             return Ok(Blob::Wrong("it is no regular file".to_owned()));
         }
-        let size = self.expected.and_then(|layer| layer.size_bytes);
-        if self.depth >= Depth::Size
-            && let Some(size) = size.filter(|&size| size != there.len())
-        {
-            return Ok(Blob::Wrong(format!("it has {} bytes, the manifest says {size}", there.len())));
-        }
-        if self.depth < Depth::Content {
+        let claimed = self.expected.and_then(|layer| layer.size_bytes);
+        let size = self.cache.table(self.digest()).map(|table| table.verified().size).or(claimed);
+        let differs = self.depth >= Depth::Size && size.is_some_and(|size| size != there.len());
+        // What a manifest claims proves nothing: the bytes decide.
+        if self.depth < Depth::Content && !differs {
             return Ok(Blob::NotHashed);
         }
-        let actual = hash(&path, self.digest, self.halt)?;
-        Ok(if actual == *self.digest { Blob::Right } else { Blob::Wrong(format!("its digest is {actual}")) })
+        let actual = hash(&path, self.digest(), self.halt)?;
+        Ok(if actual == *self.digest() { Blob::Right } else { Blob::Wrong(format!("its digest is {actual}")) })
     }
 
     /// The tree, its marker, its index and its lists.
@@ -179,8 +198,8 @@ impl LayerCheck<'_> {
         if self.depth < Depth::Size {
             return Ok(Vec::new());
         }
-        if let Err(error) = self.excused() {
-            return one(ProblemKind::DamagedList, &self.path(LayerFile::ImplicitDirs), &error.to_string());
+        if let Err(error) = self.inherited() {
+            return one(ProblemKind::DamagedList, &self.list(), &error.to_string());
         }
         if !self.is_there(LayerFile::Index) {
             findings.skipped = Some(SkipReason::NoIndex);
@@ -198,7 +217,7 @@ impl LayerCheck<'_> {
     }
 
     /// Unpacks the blob beside the tree and compares the two.
-    fn compare_with_blob(&self) -> Result<(Vec<Difference>, Option<Unpacked>)> {
+    fn compare_with_blob(&self, findings: &mut Findings) -> Result<(Vec<Difference>, Option<Unpacked>)> {
         let unpacked = match self.unpack() {
             Ok(unpacked) => unpacked,
             Err(error) if error.is_aborted() => return Err(error),
@@ -209,10 +228,91 @@ impl LayerCheck<'_> {
             }
         };
         let (is, must_be) = (self.path(LayerFile::Tree), self.path(LayerFile::Extracting));
-        let mut excused = self.excused()?;
-        excused.directories.extend(unpacked.implicit_directories.iter().cloned());
-        excused.files.extend(unpacked.lower_links.iter().map(|link| link.path.clone()));
-        Ok((compare_trees(&is, &must_be, &excused, self.halt)?, Some(unpacked)))
+        let mut excused = Excused::default();
+        let mut unpacked = unpacked;
+        match self.inherit(&mut unpacked) {
+            Ok(()) => {}
+            Err(error) if error.is_aborted() => return Err(error),
+            // The files that its links lead to are not there to compare with.
+            Err(_) => excused.files.extend(unpacked.lower_links.iter().map(|link| link.path.clone())),
+        }
+        let mut found = compare_trees(&is, &must_be, &excused, self.halt)?;
+        if self.tree.inherited.is_none() {
+            // The original rewrites these in place, for another image.
+            excused.directories.extend(unpacked.implicit_directories.iter().cloned());
+            let rest = compare_trees(&is, &must_be, &excused, self.halt)?;
+            if rest.len() != found.len() || self.cache.table(self.digest()).is_none() {
+                findings.skipped = Some(SkipReason::MadeByOriginal);
+            }
+            found = rest;
+        }
+        Ok((found, Some(unpacked)))
+    }
+
+    /// Gives the unpacked tree what the one under verification inherits.
+    fn inherit(&self, unpacked: &mut Unpacked) -> Result<()> {
+        let inherited = self.values(unpacked)?;
+        if inherited == Inherited::default() {
+            return Ok(());
+        }
+        let scratch = self.path(LayerFile::Extracting);
+        let open_holder = |holder: &Holder| {
+            let base = TreeName::base(&holder.digest);
+            let base = Some(base).filter(|base| !self.cache.is_never_right(base)).into_iter();
+            let keyed = self.cache.keyed_trees(&holder.digest)?;
+            let tree = base.chain(keyed).map(|tree| self.cache.tree(&tree, TreeFile::Tree)).find(|tree| tree.is_dir());
+            let tree = tree.ok_or_else(|| ImageError::internal("no tree of a lower layer is there"))?;
+            open_file(&mut Walker::new(&tree)?, &holder.path)
+        };
+        unpacked.index = fill_all(&scratch, unpacked.index.take(), &inherited, open_holder, self.halt)?;
+        Ok(())
+    }
+
+    /// What the tree is to inherit: as its list says, or, of a base without a right one, as it stands.
+    fn values(&self, unpacked: &Unpacked) -> Result<Inherited> {
+        match self.inherited() {
+            Ok(Some(inherited)) => Ok(inherited),
+            Err(error) if self.tree.inherited.is_some() => Err(error),
+            _ if unpacked.implicit_directories.is_empty() && unpacked.lower_links.is_empty() => {
+                Ok(Inherited::default())
+            }
+            _ => self.standing(unpacked),
+        }
+    }
+
+    /// What a base tree without a list has inherited, by what stands in it. Fails where that can't be told.
+    fn standing(&self, unpacked: &Unpacked) -> Result<Inherited> {
+        let unknown = || ImageError::internal("what a base tree inherited can't be told");
+        if !unpacked.lower_links.is_empty() {
+            return Err(unknown());
+        }
+        let mut tree = Walker::new(&self.path(LayerFile::Tree))?;
+        let mut inherited = Inherited::default();
+        for path in &unpacked.implicit_directories {
+            let mut bytes = [0; 24];
+            let read = rustix::fs::fgetxattr(tree.directory(path)?, OVERRIDE_STAT, &mut bytes[..]).ok();
+            let stat = read.and_then(|length| OverrideStat::from_bytes(bytes.get(..length)?)).ok_or_else(unknown)?;
+            inherited.directories.push((path.clone(), stat));
+        }
+        Ok(inherited)
+    }
+
+    /// What the tree inherits, by the list beside it; of a base tree without one, what stands in it.
+    fn inherited(&self) -> Result<Option<Inherited>> {
+        let path = self.list();
+        let text = path.display().to_string();
+        match (self.cache.read_list_file(&path)?, &self.tree.inherited) {
+            (Some(bytes), Some(key)) => {
+                let inherited = Inherited::parse(&bytes, &text)?;
+                inherited.check_key(key, &text)?;
+                Ok(Some(inherited))
+            }
+            (Some(bytes), None) => Inherited::parse(&bytes, &text).map(Some),
+            (None, Some(_)) => {
+                Err(ErrorKind::Cache { path: text, reason: "the list of what it inherits is gone".to_owned() }.into())
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     /// Extracts the layer anew if its blob is right, removes it if not. `fresh` is what was unpacked already.
@@ -221,26 +321,28 @@ impl LayerCheck<'_> {
         let unpacked = match fresh {
             Some(unpacked) => Some(unpacked),
             None if !fs::symlink_metadata(&blob).is_ok_and(|file| file.is_file()) => None,
-            None if hash(&blob, self.digest, self.halt)? != *self.digest => {
+            None if hash(&blob, self.digest(), self.halt)? != *self.digest() => {
                 remove(&blob)?;
                 None
             }
-            None => match self.unpack() {
+            None => match self.unpack().and_then(|mut unpacked| self.inherit(&mut unpacked).map(|()| unpacked)) {
                 Ok(unpacked) => Some(unpacked),
                 Err(error) if error.is_aborted() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(layer = %self.digest, %error, "a blob that hashes right can't be unpacked");
+                    tracing::warn!(layer = %self.digest(), %error, "a blob that hashes right can't be unpacked");
                     None
                 }
             },
         };
         if let Some(unpacked) = unpacked {
-            publish_tree(self.cache, self.digest, &unpacked)?;
+            self.publish(&unpacked)?;
             return Ok(Some(Repair::Extracted));
         }
-        for file in [LayerFile::Index, LayerFile::ImplicitDirs, LayerFile::LowerLinks] {
-            remove(&self.path(file))?;
+        remove(&self.path(LayerFile::Index))?;
+        if self.tree.inherited.is_none() {
+            remove(&self.path(LayerFile::ImplicitDirs))?;
         }
+        remove(&self.list())?;
         throw_away(&self.path(LayerFile::Tree))?;
         Ok(Some(Repair::Deleted))
     }
@@ -250,11 +352,25 @@ impl LayerCheck<'_> {
         throw_away(&scratch)?;
         make_directory(&scratch)?;
         let blob = self.path(LayerFile::Blob);
-        let diff_id = self.expected.and_then(|layer| Digest::parse(&layer.diff_id).ok());
+        // The blob's digest is right: what a config claims adds nothing, and may be a lie.
+        let diff_id = self.cache.table(self.digest()).map(|table| table.verified().diff_id.clone());
         // It was within its limits when it was pulled, whatever they were.
         let limits = Limits { layer_bytes: None, file_bytes: None, entries: None, depth: None };
         let (blocks, directories) = (BLOCKS, DIRECTORIES);
-        let how = Unpack { diff_id, limits, halt: self.halt.clone(), blocks, directories, ..Unpack::default() };
+        let facts = BlobFacts {
+            digest: self.digest().clone(),
+            size: fs::symlink_metadata(&blob).map_err(|error| ImageError::io("stat", &blob, error))?.len(),
+            media_type: self.expected.and_then(|layer| layer.media_type.clone()).unwrap_or_default(),
+        };
+        let how = Unpack {
+            blob: Some(facts),
+            diff_id,
+            limits,
+            halt: self.halt.clone(),
+            blocks,
+            directories,
+            ..Unpack::default()
+        };
         unpack(BlobSource { file: open(&blob)?, path: blob, halt: self.halt.clone() }, &scratch, how)
     }
 
@@ -263,19 +379,26 @@ impl LayerCheck<'_> {
         if locks.is_some() { throw_away(&self.path(LayerFile::Extracting)) } else { Ok(()) }
     }
 
-    /// What depends on lower layers, from the lists beside the tree.
-    fn excused(&self) -> Result<Excused> {
-        let mut excused = Excused::default();
-        let path = self.path(LayerFile::ImplicitDirs);
-        if let Some(bytes) = self.cache.read_list_file(&path)? {
-            excused.directories.extend(read_list(&bytes, &path.display().to_string())?);
+    /// The tree that was unpacked, in place of the one that is damaged or missing.
+    fn publish(&self, unpacked: &Unpacked) -> Result<()> {
+        let values = self.values(unpacked)?;
+        if let Some(made) = &unpacked.table
+            && (self.cache.table(self.digest()).is_some() || self.proves_base(made, &unpacked.implicit_directories)?)
+        {
+            publish_table(self.cache, self.digest(), made)?;
         }
-        let path = self.path(LayerFile::LowerLinks);
-        if let Some(bytes) = self.cache.read_list_file(&path)? {
-            let links = read_links(&bytes, &path.display().to_string())?;
-            excused.files.extend(links.into_iter().map(|link| link.path));
+        if self.tree.inherited.is_none() {
+            let list = write_list(&unpacked.implicit_directories);
+            write_or_remove(&self.path(LayerFile::ImplicitDirs), &list)?;
         }
-        Ok(excused)
+        let (scratch, index) = (self.path(LayerFile::Extracting), unpacked.index.as_ref());
+        publish_tree(self.cache, &self.tree, &scratch, index, &values)
+    }
+
+    /// Compares the base, if nobody did so before: from the first table on it would count.
+    fn proves_base(&self, made: &Sidecar, implied: &[Vec<u8>]) -> Result<bool> {
+        let facts = TableFacts::of(made)?;
+        self.cache.prove_base(&facts, implied, &self.path(LayerFile::Extracting), self.halt)
     }
 
     fn is_there(&self, file: LayerFile) -> bool {
@@ -283,7 +406,15 @@ impl LayerCheck<'_> {
     }
 
     fn path(&self, file: LayerFile) -> PathBuf {
-        self.cache.layer(self.digest, file)
+        match file {
+            LayerFile::Tree => self.cache.tree(&self.tree, TreeFile::Tree),
+            LayerFile::Index => self.cache.tree(&self.tree, TreeFile::Index),
+            _ => self.cache.layer(self.digest(), file),
+        }
+    }
+
+    fn list(&self) -> PathBuf {
+        self.cache.tree(&self.tree, TreeFile::List)
     }
 }
 

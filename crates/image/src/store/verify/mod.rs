@@ -2,15 +2,19 @@
 //! stay usable and other processes go on.
 //!
 //! What is found wrong is extracted anew from its blob where the blob is right, and removed where not, so that the next
-//! pull brings it in. An extracted tree still has to be fitted to the layers below it; `pull` does that.
+//! pull brings it in. Each tree of a layer, the base and those that inherit, is made anew as its own list says.
 
 mod image;
 mod layer;
+mod prove;
 mod recheck;
 mod report;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use crate::{
     error::Result,
@@ -18,7 +22,7 @@ use crate::{
     layer::Halt,
     model::Digest,
     store::{
-        CachedLayerMetadata, GlobalCache, LayerFile,
+        CachedLayerMetadata, GlobalCache, LayerFile, TreeFile, TreeName,
         inventory::{ImageFile, Inventory},
     },
 };
@@ -38,7 +42,7 @@ pub struct VerifyOptions {
 }
 
 impl GlobalCache {
-    /// Looks the cache through. Extracted layers are not fitted to lower ones yet.
+    /// Looks the cache through.
     pub(crate) fn look_through(&self, options: VerifyOptions, halt: &Halt) -> Result<VerifyReport> {
         let inventory = Inventory::read(self)?;
         if options.repair && !inventory.images.is_empty() {
@@ -51,13 +55,12 @@ impl GlobalCache {
             layers: 0,
             problems: Vec::new(),
             skipped: Vec::new(),
-            extracted: Vec::new(),
         };
         let named = named_layers(&inventory);
         let has_content = |digest: &Digest| {
-            let files = inventory.layers.get(digest).into_iter().flat_map(|layer| &layer.files);
-            files.into_iter().any(|file| {
-                matches!(file, LayerFile::Blob | LayerFile::Tree | LayerFile::Index | LayerFile::ImplicitDirs)
+            inventory.layers.get(digest).is_some_and(|layer| {
+                let has = |file| layer.files.contains(file);
+                [LayerFile::Blob, LayerFile::Table].iter().any(has) || !layer.trees(digest).is_empty()
             })
         };
         let mut digests: BTreeSet<&Digest> = inventory.layers.keys().filter(|digest| has_content(digest)).collect();
@@ -68,24 +71,25 @@ impl GlobalCache {
             halt.check()?;
             let users = named.get(digest);
             let expected = users.map(|users| users.expected);
-            let check = LayerCheck { cache: self, digest, expected, depth: options.depth, halt };
-            let findings = check.run(options.repair)?;
-            let images = users.map(|users| users.images.clone()).unwrap_or_default();
-            let problems = findings.problems.into_iter().map(|(difference, repaired)| Problem {
-                kind: difference.kind,
-                path: difference.path.to_string_lossy().into_owned(),
-                layer: Some(digest.clone()),
-                images: images.clone(),
-                detail: difference.detail,
-                repaired,
-            });
-            report.problems.extend(problems);
-            report.skipped.extend(findings.skipped.map(|reason| Skipped { layer: digest.clone(), reason }));
-            if findings.extracted {
-                report.extracted.push(digest.clone());
-            }
-            if options.repair && !self.is_extracted(digest) {
-                gone.insert(digest.clone());
+            let trees = trees_of(&inventory, users, digest);
+            for tree in trees {
+                let check = LayerCheck { cache: self, tree: tree.clone(), expected, depth: options.depth, halt };
+                let findings = check.run(options.repair)?;
+                let images = users.map(|users| users.images.clone()).unwrap_or_default();
+                let problems = findings.problems.into_iter().map(|(difference, repaired)| Problem {
+                    kind: difference.kind,
+                    path: difference.path.to_string_lossy().into_owned(),
+                    layer: Some(digest.clone()),
+                    images: images.clone(),
+                    detail: difference.detail,
+                    repaired,
+                });
+                report.problems.extend(problems);
+                let skipped = findings.skipped.map(|reason| Skipped { layer: digest.clone(), reason });
+                report.skipped.extend(skipped.filter(|skipped| !report.skipped.contains(skipped)));
+                if options.repair && self.tree(&tree, TreeFile::Tree).symlink_metadata().is_err() {
+                    gone.insert(tree);
+                }
             }
         }
         for image in &inventory.images {
@@ -99,15 +103,26 @@ impl GlobalCache {
     /// `stat` a file, for layers that a pull is about to take as they are.
     pub fn is_sound(&self, digest: &Digest, index: bool) -> bool {
         let halt = Halt::default();
-        let check = LayerCheck { cache: self, digest, expected: None, depth: Depth::Size, halt: &halt };
+        self.tree_is_sound(&TreeName::base(digest), index, &halt)
+    }
+
+    /// The same of any tree.
+    pub(crate) fn tree_is_sound(&self, tree: &TreeName, index: bool, halt: &Halt) -> bool {
+        let check = LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, halt };
         check.is_sound(index)
+    }
+
+    /// True if a tree has the same names, types, bytes and attributes as another.
+    pub(super) fn is_same_tree(&self, tree: &TreeName, as_tree: &Path, halt: &Halt) -> Result<bool> {
+        let found = tree::compare_trees(&self.tree(tree, TreeFile::Tree), as_tree, &tree::Excused::default(), halt)?;
+        Ok(found.is_empty())
     }
 
     /// Metadata that are damaged, or that name a layer that is gone for good, go.
     fn look_at_image(
         &self,
         image: &ImageFile,
-        gone: &BTreeSet<Digest>,
+        gone: &BTreeSet<TreeName>,
         repair: bool,
         report: &mut VerifyReport,
     ) -> Result<()> {
@@ -116,7 +131,7 @@ impl GlobalCache {
             Some(metadata) => image::contradiction(metadata).map(|detail| (ProblemKind::WrongMetadata, detail)),
         };
         let mut layers = image.metadata.iter().flat_map(|metadata| &metadata.layers);
-        let incomplete = layers.any(|layer| gone.contains(&layer.digest));
+        let incomplete = layers.any(|layer| gone.contains(&layer.tree()));
         let removed = if repair && (wrong.is_some() || incomplete) { forget(image)? } else { false };
         let name = name_of(image);
         if removed && incomplete {
@@ -139,6 +154,19 @@ impl GlobalCache {
 struct Users<'a> {
     expected: &'a CachedLayerMetadata,
     images: Vec<String>,
+    trees: BTreeSet<TreeName>,
+}
+
+/// The trees of a layer that are there or named, in order.
+fn trees_of(inventory: &Inventory, users: Option<&Users<'_>>, digest: &Digest) -> BTreeSet<TreeName> {
+    let mut trees = users.map(|users| users.trees.clone()).unwrap_or_default();
+    let layer = inventory.layers.get(digest);
+    trees.extend(layer.into_iter().flat_map(|layer| layer.keyed.keys()).map(|key| TreeName::keyed(digest, key)));
+    let base = layer.is_some_and(|layer| [LayerFile::Tree, LayerFile::Index].iter().any(|f| layer.files.contains(f)));
+    if base || trees.is_empty() {
+        trees.insert(TreeName::base(digest));
+    }
+    trees
 }
 
 fn named_layers(inventory: &Inventory) -> BTreeMap<Digest, Users<'_>> {
@@ -147,8 +175,12 @@ fn named_layers(inventory: &Inventory) -> BTreeMap<Digest, Users<'_>> {
         // What wrong metadata name is nobody's need.
         let metadata = image.metadata.as_ref().filter(|metadata| image::contradiction(metadata).is_none());
         for layer in metadata.into_iter().flat_map(|metadata| &metadata.layers) {
-            let users =
-                named.entry(layer.digest.clone()).or_insert_with(|| Users { expected: layer, images: Vec::new() });
+            let users = named.entry(layer.digest.clone()).or_insert_with(|| Users {
+                expected: layer,
+                images: Vec::new(),
+                trees: BTreeSet::new(),
+            });
+            users.trees.insert(layer.tree());
             if !users.images.contains(&name_of(image)) {
                 users.images.push(name_of(image));
             }

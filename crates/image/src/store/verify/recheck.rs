@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     error::Result,
     layer::Halt,
-    model::Digest,
     store::{
         CachedImageMetadata, CachedLayerMetadata, GlobalCache,
         verify::{
@@ -20,7 +19,7 @@ use crate::{
 pub(crate) enum Rechecked {
     /// It is whole and remembered to be.
     Settled,
-    /// It is whole now. Layers were made anew, and have to be fitted to lower ones and remembered.
+    /// It is whole now. Layers were made anew, which has to be remembered.
     Mended,
     /// It lacks something.
     Damaged,
@@ -30,14 +29,14 @@ impl GlobalCache {
     /// Looks every file of a doubtful image up in its index, a `stat` each, and marks the image if all is as it was written.
     /// Takes no lock.
     pub(crate) fn recheck(&self, path: &Path, metadata: &CachedImageMetadata, halt: &Halt) -> bool {
-        let whole = once(metadata).into_values().all(|layer| self.layer_check(layer, halt).is_sound(true));
+        let whole = once(metadata).all(|layer| self.layer_check(layer, halt).is_sound(true));
         whole && self.mark_as_read(path, metadata)
     }
 
     /// The same under each layer's locks, and layers that are damaged are made anew from their blobs. The lock of the image
     /// is held.
     pub(crate) fn heal(&self, path: &Path, metadata: &CachedImageMetadata, halt: &Halt) -> Result<Rechecked> {
-        for layer in once(metadata).into_values() {
+        for layer in once(metadata) {
             if self.layer_check(layer, halt).heal()? == Healed::Not {
                 return Ok(Rechecked::Damaged);
             }
@@ -46,10 +45,12 @@ impl GlobalCache {
     }
 
     fn layer_check<'a>(&'a self, layer: &'a CachedLayerMetadata, halt: &'a Halt) -> LayerCheck<'a> {
-        LayerCheck { cache: self, digest: &layer.digest, expected: Some(layer), depth: Depth::Size, halt }
+        LayerCheck { cache: self, tree: layer.tree(), expected: Some(layer), depth: Depth::Size, halt }
     }
 }
 
-fn once(metadata: &CachedImageMetadata) -> BTreeMap<&Digest, &CachedLayerMetadata> {
-    metadata.layers.iter().map(|layer| (&layer.digest, layer)).collect()
+/// The layers, each of their trees once.
+fn once(metadata: &CachedImageMetadata) -> impl Iterator<Item = &CachedLayerMetadata> {
+    let trees: BTreeMap<_, _> = metadata.layers.iter().map(|layer| (layer.tree(), layer)).collect();
+    trees.into_values()
 }

@@ -88,6 +88,9 @@ pub enum SkipReason {
     NoIndex,
     /// Its index has other inodes, as after copying a cache or when the original wrote it: only names were compared.
     ForeignIndex,
+    /// It has the contract's names, bytes and attributes but times of the host, as the original makes trees, or the
+    /// original gave it another image's directory attributes.
+    MadeByOriginal,
     /// The cache can't be written, so there is no place to unpack the blob.
     ReadOnly,
 }
@@ -116,7 +119,4 @@ pub struct VerifyReport {
     pub problems: Vec<Problem>,
     /// What could not be looked at as thoroughly.
     pub skipped: Vec<Skipped>,
-    /// Layers that were extracted anew.
-    #[serde(skip)]
-    pub(crate) extracted: Vec<Digest>,
 }

@@ -21,7 +21,7 @@ fn handed_over(push: impl FnOnce(&mut Writers, &Arc<Handle>)) -> bool {
     let directory = Handle::uncounted(std::fs::File::open(temp.path()).unwrap().into());
     let halt = Halt::default();
     std::thread::scope(|scope| {
-        let (mut writers, threads) = Writers::start(scope, 1, &halt);
+        let (mut writers, threads) = Writers::start(scope, 1, Limits::default(), &halt);
         push(&mut writers, &directory);
         let waits = writers.0.is_empty(0);
         drop(writers);

@@ -66,7 +66,8 @@ fn merge(layers: &[Layer], links: &[BTreeMap<String, Thing>]) -> Tree {
                 Short::Symlink(target) => Thing::File(number, path.clone(), Some(target)),
                 Short::Link(_) => match links.get(number).and_then(|links| links.get(&path)) {
                     Some(thing) => thing.clone(),
-                    None => continue,
+                    // A link of the topmost layer is no way to anywhere.
+                    None => Thing::Gone,
                 },
                 Short::Whiteout => {
                     let (hidden, parent) = (hidden(&path), tree.get(parent(&path)));

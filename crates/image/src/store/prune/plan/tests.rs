@@ -6,16 +6,16 @@ fn digest(letter: char) -> Digest {
     Digest::parse(&format!("sha256:{}", letter.to_string().repeat(64))).unwrap()
 }
 
-fn key(letter: char) -> InheritedKey {
-    InheritedKey::parse(&letter.to_string().repeat(32)).unwrap()
+fn key(letter: char) -> String {
+    letter.to_string().repeat(32)
 }
 
-fn base(letter: char) -> LayerTree {
-    LayerTree::base(&digest(letter))
+fn base(letter: char) -> TreeName {
+    TreeName::base(&digest(letter))
 }
 
-fn keyed(letter: char, of: char) -> LayerTree {
-    LayerTree { digest: digest(letter), inherited: Some(key(of)) }
+fn keyed(letter: char, of: char) -> TreeName {
+    TreeName { digest: digest(letter), inherited: Some(key(of)) }
 }
 
 fn now() -> SystemTime {
@@ -23,7 +23,7 @@ fn now() -> SystemTime {
 }
 
 /// An image of these trees.
-fn image(hours: u32, trees: impl IntoIterator<Item = LayerTree>) -> Image {
+fn image(hours: u32, trees: impl IntoIterator<Item = TreeName>) -> Image {
     Image {
         bytes: 0,
         last_used: now() - HOUR * hours,
