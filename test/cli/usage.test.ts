@@ -113,7 +113,7 @@ function wrongCaches({ image, file, linked, none }: Places): Case[] {
   return [
     ...[...each, ['rm', image], ['pull', image], ['plan', image], ['inspect', image]].map((args): Case => [
       1,
-      /^error: .*Not a directory \(os error 20\)$/,
+      refused,
       [...args, '--cache-dir', file],
     ]),
     ...[...each, ['rm', image], ['pull', image, '--quiet'], ['plan', image]].map((args): Case => [
