@@ -51,7 +51,7 @@ impl GlobalCache {
         {
             return Ok(());
         }
-        let mut removal = Removal::of_leftovers(self);
+        let mut removal = Removal::of_leftovers(self)?;
         remove_leftovers(self, &inventory, &mut removal)?;
         removal.delete().map(drop)
     }
@@ -71,6 +71,25 @@ fn is_due(cache: &Path, pause: Duration, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{Algorithm, Digest},
+        store::LockWait,
+    };
+
+    #[test]
+    fn a_tree_that_is_being_made_stays_as_long_as_its_maker_holds_a_lease() {
+        let temp = tempfile::tempdir().unwrap();
+        let cache = GlobalCache::new(temp.path());
+        let digest = Digest::of(Algorithm::Sha256, b"layer");
+        let lease = cache.lease_pull("key", [&digest], &LockWait::default()).unwrap();
+        let tree = cache.scratch(&digest, &lease.name());
+        std::fs::create_dir(&tree).unwrap();
+        cache.sweep().unwrap();
+        assert!(tree.exists());
+        drop(lease);
+        cache.sweep().unwrap();
+        assert!(!tree.exists());
+    }
 
     #[test]
     fn a_cache_is_looked_at_once_in_a_while() {
