@@ -107,8 +107,7 @@ impl<'a> Removal<'a> {
         Ok(Self { cache, sizes, leased, busy, dry_run, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
     }
 
-    /// One that removes leftovers alone. To be made after the look at what there is: whoever makes a tree had its lease
-    /// before.
+    /// One that removes leftovers alone. Must be made after they were listed: who leases then may be making trees.
     pub(super) fn of_leftovers(cache: &'a GlobalCache) -> Result<Self> {
         let (sizes, leased, busy) = (Sizes::default(), cache.leased(false)?, BTreeSet::new());
         Ok(Self {

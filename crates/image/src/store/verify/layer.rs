@@ -12,8 +12,8 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, make_directory, remove_file_if_there},
     layer::{
-        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Sidecar, Source, Table, Unpack, Unpacked,
-        unpack, write_list,
+        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Sidecar, Source, TableFacts, Unpack,
+        Unpacked, unpack, write_list,
     },
     model::{Digest, Hasher},
     store::{
@@ -383,7 +383,7 @@ impl LayerCheck<'_> {
     fn publish(&self, unpacked: &Unpacked) -> Result<()> {
         let values = self.values(unpacked)?;
         if let Some(made) = &unpacked.table
-            && (self.cache.table(self.digest()).is_some() || self.proves_base(made)?)
+            && (self.cache.table(self.digest()).is_some() || self.proves_base(made, &unpacked.implicit_directories)?)
         {
             publish_table(self.cache, self.digest(), made)?;
         }
@@ -396,10 +396,9 @@ impl LayerCheck<'_> {
     }
 
     /// Compares the base, if nobody did so before: from the first table on it would count.
-    fn proves_base(&self, made: &Sidecar) -> Result<bool> {
-        let scratch = self.path(LayerFile::Extracting);
-        let bytes = made.to_vec().map_err(|error| ImageError::io("read back", &scratch, error))?;
-        self.cache.prove_base(&Table::from_bytes(bytes)?, &scratch, self.halt)
+    fn proves_base(&self, made: &Sidecar, implied: &[Vec<u8>]) -> Result<bool> {
+        let facts = TableFacts::of(made)?;
+        self.cache.prove_base(&facts, implied, &self.path(LayerFile::Extracting), self.halt)
     }
 
     fn is_there(&self, file: LayerFile) -> bool {
