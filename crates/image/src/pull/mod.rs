@@ -134,7 +134,12 @@ impl Registry {
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
     ) -> Result<PullResult> {
-        if let Some(hit) = self.answer_from_cache(reference, options).await? {
+        let hit = tokio::select! {
+            biased;
+            hit = self.answer_from_cache(reference, options) => hit?,
+            () = cancel.cancelled() => return Err(ImageError::aborted()),
+        };
+        if let Some(hit) = hit {
             self.sync(reference, options, cancel).await?;
             tell_hit(&hit, &**observer);
             return Ok(hit);
@@ -151,10 +156,14 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
-        let _permit = self.budget.share().read().await;
+        let permit = self.budget.share().read().await;
         let (registry, reference, options) = (self.clone(), reference.clone(), options.clone());
-        let found = tokio::task::spawn_blocking(move || registry.pull_cached_with(&reference, &options)).await;
-        found.map_err(|_| ImageError::internal("reading the cache panicked"))?
+        let found = tokio::task::spawn_blocking(move || {
+            // Given back by the thread: whoever asked may be gone before it ends.
+            let _permit = permit;
+            registry.pull_cached_with(&reference, &options)
+        });
+        found.await.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
     async fn pull_missing(
@@ -201,11 +210,14 @@ impl Registry {
             reference: reference.as_str().into(),
             manifest_digest: resolved.manifest_digest.to_string().into(),
             layer_count: resolved.layers.len(),
-            total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
+            total_download_bytes: Some(self.bytes_to_download(&resolved, options, cancel).await?),
         });
         let lease = self.lease(reference, &platform, &resolved, &wait).await?;
         if options.check_space {
-            self.check_space(&resolved, options).await?;
+            tokio::select! {
+                checked = self.check_space(&resolved, options) => checked?,
+                () = cancel.cancelled() => return Err(ImageError::aborted()),
+            }
         }
         let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await?;
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
