@@ -27,7 +27,9 @@ struct Wire {
 
 impl Wire {
     /// `answer` gets the path that was asked for, and may write until it fails or `stopped`.
-    fn start(answer: impl Fn(&str, &mut TcpStream, &AtomicBool) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    fn start(
+        answer: impl Fn(&str, &mut TcpStream, &AtomicBool) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let wire = Self { host: listener.local_addr().unwrap().to_string(), stopped: Arc::default() };
         let (answer, stopped) = (Arc::new(answer), Arc::clone(&wire.stopped));

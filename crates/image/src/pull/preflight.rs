@@ -104,3 +104,47 @@ fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
         Held::Nothing => blob.size,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        model::{Algorithm, ParsedConfig, Platform},
+        pull::Settings,
+        registry::ClientOptions,
+    };
+
+    fn image(count: usize) -> ResolvedImage {
+        let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
+        let blob =
+            |at: usize| Descriptor { media_type: String::new(), digest: digest(&at.to_string()), size: 10, data: None };
+        ResolvedImage {
+            platform: Platform::parse("linux/amd64").unwrap(),
+            manifest_digest: digest("m"),
+            index_digest: None,
+            manifest_media_type: String::new(),
+            raw_index: None,
+            raw_manifest: Bytes::new(),
+            config_digest: digest("c"),
+            raw_config: Bytes::new(),
+            config: ParsedConfig::parse(br#"{"rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap(),
+            layers: (0..count).map(blob).collect(),
+            reason: String::new(),
+            candidates: Vec::new(),
+            mirrors: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pull_is_stopped_while_it_counts_what_is_to_come() {
+        let temp = tempfile::tempdir().unwrap();
+        let (cache, platform) = (GlobalCache::new(temp.path()), Platform::parse("linux/amd64").unwrap());
+        let registry = Registry::new(cache, platform, ClientOptions::default(), Settings::default()).unwrap();
+        let (image, options, cancel) = (image(3), PullOptions::default(), CancellationToken::new());
+        assert_eq!(registry.bytes_to_download(&image, &options, &cancel).await.unwrap(), 30);
+        cancel.cancel();
+        assert!(registry.bytes_to_download(&image, &options, &cancel).await.unwrap_err().is_aborted());
+    }
+}

@@ -273,7 +273,12 @@ impl RangeStream {
                         continue;
                     }
                     if bytes.len() as u64 > open.end - self.position {
-                        return Err(self.wrong_length("more"));
+                        // A page of a mirror, say: whatever came of it, the digest of the whole will tell.
+                        let failure = Failure::from(self.wrong_length("more"));
+                        if open.mirror.is_some() && !self.once {
+                            break failure;
+                        }
+                        return Err(failure.error);
                     }
                     let until = self.until();
                     bytes.truncate(usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX));
@@ -306,7 +311,7 @@ impl RangeStream {
         Ok(None)
     }
 
-    /// At the end of an answer there must be no more bytes.
+    /// At the end of an answer there must be no more bytes. Where a mirror sends more, the digest tells what the others are.
     async fn end(&mut self, end: u64) -> Result<Option<Bytes>> {
         if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
             && open.end == end
@@ -314,7 +319,10 @@ impl RangeStream {
                 response::next_chunk(&mut open.response, response::LAST_LOOK, &open.host, "a blob").await
             && !bytes.is_empty()
         {
-            return Err(self.wrong_length("more"));
+            match open.mirror.filter(|_| !self.once) {
+                Some(mirror) => self.client.transport.mirrors.rest(&mirror),
+                None => return Err(self.wrong_length("more")),
+            }
         }
         Ok(None)
     }

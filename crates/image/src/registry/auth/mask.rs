@@ -144,8 +144,12 @@ mod tests {
     #[test]
     fn a_token_is_masked_as_a_form_and_a_page_have_it() {
         let mask = mask(&[Secret::new("a~b *<c>&\"d'")]);
-        let texts =
-            ["a%7Eb+*%3Cc%3E%26%22d%27", "a~b%20%2A%3Cc%3E%26%22d%27", "a~b *&lt;c&gt;&amp;&quot;d&#39;", "YX5iICo8Yz4mImQn"];
+        let texts = [
+            "a%7Eb+*%3Cc%3E%26%22d%27",
+            "a~b%20%2A%3Cc%3E%26%22d%27",
+            "a~b *&lt;c&gt;&amp;&quot;d&#39;",
+            "YX5iICo8Yz4mImQn",
+        ];
         assert_eq!(texts.map(|text| mask.text(text)), ["***"; 4]);
     }
 
