@@ -231,3 +231,84 @@ fn a_repair_leaves_a_tree_that_is_leased() {
     assert_eq!(fs::read_to_string(app.layers[0].join("bin/base-tool")).unwrap(), "honest");
     world.is_healthy();
 }
+
+fn owned(uid: u64) -> Vec<u8> {
+    layer(&[Dir("srv", uid, 0o750)])
+}
+
+#[test]
+fn an_image_without_indexes_keeps_its_owners_when_another_one_wants_indexes() {
+    let world = World::new();
+    let top = layer(&[File("srv/file", "x", 0, 0o644)]);
+    world.serve("one", &[&owned(1), &top]);
+    world.serve("two", &[&owned(2), &top]);
+    let one = world.try_pull_with("one", &without_index()).unwrap();
+    let before: Vec<_> = one.layers.iter().map(|tree| snapshot(tree)).collect();
+    let two = world.pull("two");
+    assert_eq!((says(&one.layers[1], "srv").0, says(&two.layers[1], "srv").0), (1, 2));
+    unchanged("another image", &one.layers, &before);
+    world.cached("one", &one);
+    world.is_healthy();
+}
+
+#[test]
+fn a_damaged_tree_of_one_image_never_gets_the_owners_of_another() {
+    for ruin in ["file", "index", "list"] {
+        let world = World::new();
+        let top = layer(&[File("srv/file", "x", 0, 0o644)]);
+        world.serve("one", &[&owned(1), &top]);
+        world.serve("two", &[&owned(2), &top]);
+        let one = world.pull("one");
+        match ruin {
+            "file" => fs::write(one.layers[1].join("srv/file"), "longer").unwrap(),
+            "index" => fs::write(beside(&one.layers[1], ".index"), "none").unwrap(),
+            _ => fs::write(beside(&one.layers[1], ".inherited"), "none").unwrap(),
+        }
+        let two = world.pull("two");
+        assert_eq!((says(&one.layers[1], "srv").0, says(&two.layers[1], "srv").0), (1, 2), "{ruin}");
+        world.cached("one", &one);
+        // Pulled again, it is whole, with the owners it had.
+        let again = world.try_pull_with("one", &always()).unwrap();
+        assert_eq!((again.layers == one.layers, says(&again.layers[1], "srv").0), (true, 1), "{ruin}");
+        assert_eq!(fs::read_to_string(one.layers[1].join("srv/file")).unwrap(), "x");
+        world.is_healthy();
+    }
+}
+
+#[test]
+fn a_repair_publishes_no_tree_whose_links_have_no_bytes() {
+    let world = World::new();
+    world.serve("app", &[&base("honest"), &upper("x")]);
+    let app = world.pull("app");
+    damage(&app.layers[1], "home/data", "y");
+    // Neither the tree nor the blob of the layer that its link leads to is there.
+    fs::remove_dir_all(&app.layers[0]).unwrap();
+    fs::remove_file(world.cache.layer(&images::sha256(&base("honest")), LayerFile::Blob)).unwrap();
+    repair(&world);
+    assert!(!app.layers[1].exists() || tool(&app) == "honest");
+    let again = world.pull("app");
+    assert_eq!(tool(&again), "honest");
+    world.is_healthy();
+}
+
+#[test]
+fn a_config_may_name_a_diff_id_by_another_algorithm_than_an_earlier_one() {
+    use microsandbox_image_core::{Digest, model::Algorithm};
+    let blob = base("honest");
+    let (short, long) = (images::sha256(&blob).to_string(), Digest::of(Algorithm::Sha512, &blob).to_string());
+    let pull = |warm: bool| {
+        let world = World::new();
+        world.serve("plain", &[&blob]);
+        if warm {
+            world.pull("plain");
+        }
+        world.serve_a_lie("long", &[&blob], (&short, &long), ("", ""));
+        let long = world.try_pull("long").map(drop).map_err(|error| error.code());
+        world.serve_a_lie("wrong", &[&blob], (&short, &Digest::of(Algorithm::Sha512, b"other").to_string()), ("", ""));
+        let wrong = world.try_pull("wrong").map(drop).map_err(|error| error.code());
+        world.pull("plain");
+        (long, wrong)
+    };
+    assert_eq!(pull(true), pull(false));
+    assert_eq!(pull(false), (Ok(()), Err("ERR_DIGEST_MISMATCH")));
+}

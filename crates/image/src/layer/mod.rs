@@ -28,7 +28,7 @@ mod tar;
 mod unpack;
 
 pub(crate) use implicit::write_list;
-pub(crate) use index::{Patch, patch};
+pub(crate) use index::{Patch, patch, renumber};
 pub(crate) use limits::entry_text;
 #[cfg(test)]
 #[allow(unused_imports, reason = "for tests of pull and store")]

@@ -121,10 +121,13 @@ impl LayerJob {
     /// is wanted. Fails where manifest or config claim what the verified blob is not.
     async fn there_already(&self, shared: &Arc<Shared>) -> Result<Option<Done>> {
         let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
-        let diff_id = self.diff_id.clone();
+        let (diff_id, force) = (self.diff_id.clone(), shared.options.force);
         let status = stoppable(&shared.cancel, move |halt| {
             let status = cache.layer_status(&blob.digest, index, halt)?;
-            status.check_claims(blob.size, &diff_id)?;
+            // What is fetched again is judged by its bytes.
+            if !force {
+                status.check_claims(blob.size, &diff_id)?;
+            }
             Ok(status)
         })
         .await?;
@@ -370,15 +373,17 @@ impl<'a> Work<'a> {
             let table = Table::from_bytes(bytes)?;
             // The same blob has the same table; one of another version is as good as none.
             let is_new = before.is_none();
-            if inherits_something(&table) {
+            let is_same = before.is_some_and(|before| before.as_bytes() == table.as_bytes());
+            if !is_same {
                 publish_table(&cache, &digest, made)?;
+            }
+            if inherits_something(&table) {
                 return Ok((unpacked.report, None, Some((scratch, is_new))));
             }
             let mut scratch = Some(scratch);
             let nothing = Inherited::default();
             let wants = Wants { index, comparison: is_new || force };
             let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
-            publish_table(&cache, &digest, made)?;
             let tree = cache.place(&table, &nothing, &mut scratch, wants, no_holder, halt)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;

@@ -25,6 +25,7 @@
 //! What has a final name is never written again: it is a function of its name. A hit, or another image, changes none of it;
 //! a damaged tree that nobody uses is exchanged as a whole. Order of publication: table, tree, index, metadata.
 
+mod beside;
 mod boot;
 mod cache;
 mod images;
@@ -67,3 +68,4 @@ pub(crate) use publish::{Scratch, Wants, publish_table, publish_tree};
 pub(crate) use trash::throw_away;
 pub(crate) use tree::{Walker, fill, open_file};
 pub(crate) use verify::Rechecked;
+pub(crate) use verify::Soundness;

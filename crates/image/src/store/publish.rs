@@ -15,8 +15,8 @@ use crate::{
     layer::{Halt, LayerIndex, Sidecar, Table, write_list},
     model::Digest,
     store::{
-        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, fill, status::Judged,
-        trash::throw_away,
+        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, Walker, fill, open_file,
+        status::Judged, trash::throw_away,
     },
 };
 
@@ -42,24 +42,27 @@ impl Scratch {
         &self.path
     }
 
-    /// Gives the tree what it inherits.
+    /// Gives the tree, one of the layer `digest`, what it inherits.
     fn fill(
         &mut self,
+        digest: &Digest,
         inherited: &Inherited,
         open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
         halt: &Halt,
     ) -> Result<()> {
-        self.index = fill_all(&self.path, self.index.take(), inherited, open_holder, halt)?;
+        self.index = fill_all(&self.path, digest, self.index.take(), inherited, open_holder, halt)?;
         Ok(())
     }
 }
 
-/// Gives a tree that is not published what it inherits, and answers its index.
+/// Gives a tree of the layer `digest` that is not published what it inherits, and answers its index. What its links find in
+/// the layer itself is taken from the tree.
 pub(super) fn fill_all(
     tree: &Path,
+    digest: &Digest,
     index: Option<Sidecar>,
     inherited: &Inherited,
-    open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
+    mut open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
     halt: &Halt,
 ) -> Result<Option<Sidecar>> {
     if *inherited == Inherited::default() {
@@ -70,6 +73,10 @@ pub(super) fn fill_all(
         LayerIndex::from_bytes(bytes)
     };
     let index = index.map(read).transpose()?;
+    let mut own = Walker::new(tree)?;
+    let open_holder = |holder: &Holder| {
+        if holder.digest == *digest { open_file(&mut own, &holder.path) } else { open_holder(holder) }
+    };
     Ok(fill(tree, index.as_ref(), inherited, open_holder, halt)?.map(Sidecar::from))
 }
 
@@ -109,23 +116,25 @@ impl GlobalCache {
         // Where none can be made, one can't be missing.
         let index = wants.index && has_index;
         if let Some(scratch) = scratch {
-            scratch.fill(inherited, &mut open_holder, halt)?;
+            scratch.fill(digest, inherited, &mut open_holder, halt)?;
         }
         let base = (!table.has_cross_layer_links()).then(|| TreeName::base(digest));
         let keyed = TreeName::keyed(digest, &inherited.key());
         for tree in base.into_iter().chain([keyed]) {
             let mut judged = self.judge(&tree, inherited, index, halt)?;
-            if judged == Judged::Right
-                && wants.comparison
-                && let Some(scratch) = scratch
-                && !self.is_same_tree(&tree, scratch.path(), halt)?
-            {
-                judged = Judged::Damaged;
+            if judged == Judged::Bare || (judged == Judged::Right && wants.comparison) {
+                judged = match scratch {
+                    Some(scratch) => self.judge_by(&tree, judged, scratch, inherited, wants, halt)?,
+                    None if judged == Judged::Bare => return Ok(None),
+                    None => judged,
+                };
             }
             let is_base = tree.inherited.is_none();
             match judged {
                 Judged::Right => return Ok(Some(tree)),
                 Judged::Other => continue,
+                // Whoever has it as it was gets it mended by those values alone.
+                Judged::Damaged if is_base && self.is_made_for_another(&tree, inherited, halt)? => continue,
                 Judged::Damaged if self.is_in_use(digest)? => {
                     if is_base {
                         continue;
@@ -134,7 +143,7 @@ impl GlobalCache {
                     let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
                     return Err(ErrorKind::Cache { path, reason }.into());
                 }
-                Judged::Absent | Judged::Damaged => {}
+                Judged::Absent | Judged::Bare | Judged::Damaged => {}
             }
             let Some(scratch) = scratch.take() else { return Ok(None) };
             halt.check()?;
@@ -146,6 +155,27 @@ impl GlobalCache {
             return Ok(Some(tree));
         }
         Err(ImageError::internal("a tree with a key of its own has other values"))
+    }
+}
+
+impl GlobalCache {
+    /// Judges a tree by one that was just made: what stands beside it is mended where the tree is right.
+    fn judge_by(
+        &self,
+        tree: &TreeName,
+        judged: Judged,
+        scratch: &Scratch,
+        inherited: &Inherited,
+        wants: Wants,
+        halt: &Halt,
+    ) -> Result<Judged> {
+        if !self.is_same_tree(tree, scratch.path(), halt)? {
+            return Ok(Judged::Damaged);
+        }
+        if judged == Judged::Bare {
+            self.mend_beside(tree, scratch.index.as_ref().filter(|_| wants.index), inherited, halt)?;
+        }
+        Ok(Judged::Right)
     }
 }
 
@@ -168,15 +198,18 @@ pub(crate) fn publish_tree(
     let path = |file| cache.tree(name, file);
     let (tree, index_path) = (path(TreeFile::Tree), path(TreeFile::Index));
     remove_file_if_there(&index_path)?;
-    let list =
-        if *inherited == Inherited::default() && name.inherited.is_none() { Vec::new() } else { inherited.to_bytes() };
-    write_or_remove(&path(TreeFile::List), &list)?;
+    write_or_remove(&path(TreeFile::List), &list_bytes(name, inherited))?;
     write_marker(scratch)?;
     swap(scratch, &tree)?;
     if let Some(index) = index {
         publish_file_with(&index_path, |file| index.write_to(file))?;
     }
     Ok(())
+}
+
+/// The list beside a tree; a base that inherits nothing has none.
+pub(super) fn list_bytes(name: &TreeName, inherited: &Inherited) -> Vec<u8> {
+    if *inherited == Inherited::default() && name.inherited.is_none() { Vec::new() } else { inherited.to_bytes() }
 }
 
 /// A list that is empty has no file.

@@ -9,7 +9,7 @@ use crate::{
     fs::is_random_name,
     layer::{Halt, LayerIndex, OVERRIDE_STAT, OverrideStat, Table},
     model::Digest,
-    store::{GlobalCache, Inherited, LayerFile, TreeFile, TreeName, Walker},
+    store::{GlobalCache, Inherited, LayerFile, Soundness, TreeFile, TreeName, Walker},
 };
 
 /// What the cache has of a layer.
@@ -50,6 +50,9 @@ pub(super) enum Judged {
     Absent,
     /// Undamaged, with these values.
     Right,
+    /// Nothing is known to be wrong with the tree, and it has these values, but its list or index is damaged, or an index
+    /// is wanted and missing.
+    Bare,
     /// Undamaged, with the values of another image.
     Other,
     Damaged,
@@ -64,28 +67,38 @@ impl GlobalCache {
         if !has_links {
             trees.push(TreeName::base(digest));
         }
+        let trust = self.trust()?;
+        for tree in &trees {
+            self.tree_is_finished(&self.tree(tree, TreeFile::Tree), &trust)?;
+        }
         let mut tree = trees.into_iter().find(|tree| self.tree_is_sound(tree, index, halt));
         if tree.is_none() && table.is_some() {
-            let mut keyed = self.keyed_trees(digest)?.into_iter();
-            tree = keyed.find(|tree| self.tree_is_sound(tree, index, halt));
+            let mut keyed = self.keyed_trees(digest, halt)?.into_iter();
+            tree = keyed.find(|tree| {
+                let is_trusted = self.tree_is_finished(&self.tree(tree, TreeFile::Tree), &trust);
+                is_trusted.is_ok_and(|finished| finished) && self.tree_is_sound(tree, index, halt)
+            });
         }
         halt.check()?;
         Ok(LayerStatus { table, tree })
     }
 
-    /// A layer's table; `None` where there is none, or a damaged one.
+    /// A layer's table; `None` where there is none, a damaged one, or one of somebody who is not trusted: what it says is
+    /// found out again.
     pub(crate) fn table(&self, digest: &Digest) -> Option<Table> {
         let path = self.layer(digest, LayerFile::Table);
-        let table = Table::open(&path).ok()?;
+        let opened = self.trust().and_then(|trust| Table::open_trusted(&path, &trust));
+        let table = opened.inspect_err(|error| tracing::warn!(%error, "a layer's table counts as missing")).ok()??;
         (table.verified().digest == *digest).then_some(table)
     }
 
     /// The trees of a layer that inherit something, by name alone.
-    pub(crate) fn keyed_trees(&self, digest: &Digest) -> Result<Vec<TreeName>> {
+    pub(crate) fn keyed_trees(&self, digest: &Digest, halt: &Halt) -> Result<Vec<TreeName>> {
         let prefix = digest.to_path_safe() + ".";
         let mut trees = Vec::new();
         let Ok(list) = fs::read_dir(self.layers_dir()) else { return Ok(trees) };
         for entry in list.flatten() {
+            halt.check()?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let key = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(TreeFile::Tree.suffix()));
@@ -106,17 +119,37 @@ impl GlobalCache {
         if path.symlink_metadata().is_err() {
             return Ok(Judged::Absent);
         }
-        let is_sound = self.tree_is_sound(tree, index, halt);
+        self.tree_is_finished(&path, &self.trust()?)?;
+        let soundness = self.tree_soundness(tree, index, halt);
         halt.check()?;
-        if !is_sound {
-            return Ok(Judged::Damaged);
-        }
-        if tree.inherited.is_some() {
+        let is_whole = soundness == Soundness::Whole;
+        let judged = if soundness == Soundness::Damaged {
+            Judged::Damaged
+        } else if tree.inherited.is_some() {
             let list = self.read_list_file(&self.tree(tree, TreeFile::List))?;
-            return Ok(if list == Some(inherited.to_bytes()) { Judged::Right } else { Judged::Damaged });
+            if list == Some(inherited.to_bytes()) { Judged::Right } else { Judged::Bare }
+        } else {
+            let index = is_whole && index;
+            let index = if index { LayerIndex::open(&self.tree(tree, TreeFile::Index)).ok() } else { None };
+            values_are(&path, index.as_ref(), inherited, halt)?
+        };
+        Ok(if judged == Judged::Right && !is_whole { Judged::Bare } else { judged })
+    }
+
+    /// True if a base tree has, or had before it was damaged, the values of another image: by its list, or by what stands
+    /// in it where it has none.
+    pub(super) fn is_made_for_another(&self, tree: &TreeName, inherited: &Inherited, halt: &Halt) -> Result<bool> {
+        if *inherited == Inherited::default() {
+            return Ok(false);
         }
-        let index = if index { LayerIndex::open(&self.tree(tree, TreeFile::Index)).ok() } else { None };
-        values_are(&path, index.as_ref(), inherited, halt)
+        match self.read_list_file(&self.tree(tree, TreeFile::List))? {
+            Some(list) => Ok(list != inherited.to_bytes()),
+            None => {
+                let path = self.tree(tree, TreeFile::Tree);
+                let is_tree = path.symlink_metadata().is_ok_and(|there| there.is_dir());
+                Ok(is_tree && values_are(&path, None, inherited, halt)? == Judged::Other)
+            }
+        }
     }
 }
 

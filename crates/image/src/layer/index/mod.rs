@@ -5,9 +5,11 @@
 
 mod build;
 mod read;
+mod renumber;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub(crate) use build::{Patch, build, patch};
 pub use read::{DirectoryRecord, EntryRecord, LayerIndex};
+pub(crate) use renumber::renumber;

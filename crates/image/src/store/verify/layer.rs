@@ -110,9 +110,19 @@ impl LayerCheck<'_> {
 
     /// True if there is a tree and nothing is wrong with it, and an index if one is wanted.
     pub(super) fn is_sound(&self, index: bool) -> bool {
-        self.is_there(LayerFile::Tree)
-            && (!index || self.is_there(LayerFile::Index))
-            && self.look_at_tree(&mut Findings::default()).is_ok_and(|wrong| wrong.is_empty())
+        self.soundness(index) == Soundness::Whole
+    }
+
+    /// How the tree is, and whether it has an index if one is wanted.
+    pub(super) fn soundness(&self, index: bool) -> Soundness {
+        let is_beside = |wrong: &Difference| matches!(wrong.kind, ProblemKind::DamagedIndex | ProblemKind::DamagedList);
+        match self.look_at_tree(&mut Findings::default()) {
+            Ok(wrong) if self.is_there(LayerFile::Tree) && wrong.iter().all(is_beside) => {
+                let is_whole = wrong.is_empty() && (!index || self.is_there(LayerFile::Index));
+                if is_whole { Soundness::Whole } else { Soundness::Bare }
+            }
+            _ => Soundness::Damaged,
+        }
     }
 
     /// Makes the layer anew from its blob if its tree is damaged or can't be checked, holding its locks. What can't be
@@ -258,12 +268,12 @@ impl LayerCheck<'_> {
         let open_holder = |holder: &Holder| {
             let base = TreeName::base(&holder.digest);
             let base = Some(base).filter(|base| !self.cache.is_never_right(base)).into_iter();
-            let keyed = self.cache.keyed_trees(&holder.digest)?;
+            let keyed = self.cache.keyed_trees(&holder.digest, self.halt)?;
             let tree = base.chain(keyed).map(|tree| self.cache.tree(&tree, TreeFile::Tree)).find(|tree| tree.is_dir());
             let tree = tree.ok_or_else(|| ImageError::internal("no tree of a lower layer is there"))?;
             open_file(&mut Walker::new(&tree)?, &holder.path)
         };
-        unpacked.index = fill_all(&scratch, unpacked.index.take(), &inherited, open_holder, self.halt)?;
+        unpacked.index = fill_all(&scratch, self.digest(), unpacked.index.take(), &inherited, open_holder, self.halt)?;
         Ok(())
     }
 
@@ -406,6 +416,16 @@ impl LayerCheck<'_> {
     fn list(&self) -> PathBuf {
         self.cache.tree(&self.tree, TreeFile::List)
     }
+}
+
+/// How a tree is that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soundness {
+    /// Nothing is wrong with it.
+    Whole,
+    /// Only what stands beside it is: its list or index is damaged, or an index is wanted and missing.
+    Bare,
+    Damaged,
 }
 
 /// What became of a layer that was to be healed.

@@ -30,6 +30,7 @@ pub(crate) use recheck::Rechecked;
 pub use report::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyReport};
 
 use layer::LayerCheck;
+pub(crate) use layer::Soundness;
 
 /// How to look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,6 +114,12 @@ impl GlobalCache {
     pub(crate) fn tree_is_sound(&self, tree: &TreeName, index: bool, halt: &Halt) -> bool {
         let check = LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, halt };
         check.is_sound(index)
+    }
+
+    /// How a tree is, by a `stat` a file.
+    pub(super) fn tree_soundness(&self, tree: &TreeName, index: bool, halt: &Halt) -> Soundness {
+        let check = LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, halt };
+        check.soundness(index)
     }
 
     /// True if a tree has the same names, types, bytes and attributes as another.
