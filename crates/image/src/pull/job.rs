@@ -125,15 +125,13 @@ impl LayerJob {
         let status = stoppable(&shared.cancel, move |halt| {
             let status = cache.layer_status(&blob.digest, index, halt)?;
             // What is fetched again is judged by its bytes.
-            if !force {
-                status.check_claims(blob.size, &diff_id)?;
-            }
-            Ok(status)
+            let is_told = !force && status.check_claims(blob.size, &diff_id)?;
+            Ok(Some(status).filter(|status| is_told && status.is_ready()))
         })
         .await?;
-        if shared.options.force || self.must_extract || !status.is_ready() {
+        let Some(status) = status.filter(|_| !self.must_extract) else {
             return Ok(None);
-        }
+        };
         let inherits = status.table.as_ref().is_some_and(inherits_something);
         let tree = status.tree.filter(|_| !inherits);
         Ok(Some(Done { digest: self.blob.digest.clone(), downloaded: false, report: None, tree, waiting: None }))
@@ -373,8 +371,9 @@ impl<'a> Work<'a> {
             let table = Table::from_bytes(bytes)?;
             // The same blob has the same table; one of another version is as good as none.
             let is_new = before.is_none();
-            let is_same = before.is_some_and(|before| before.as_bytes() == table.as_bytes());
-            if !is_same {
+            // Nothing rewrites one that is whole, but what was fetched because its word is doubted.
+            let stays = before.is_some_and(|before| !force || before.as_bytes() == table.as_bytes());
+            if !stays {
                 publish_table(&cache, &digest, made)?;
             }
             if inherits_something(&table) {

@@ -22,20 +22,22 @@ pub(crate) struct LayerStatus {
 }
 
 impl LayerStatus {
-    /// Fails as in an empty cache where manifest or config claim what the verified blob is not.
-    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<()> {
-        let Some(verified) = self.table.as_ref().map(Table::verified) else { return Ok(()) };
+    /// Fails as in an empty cache where manifest or config claim what the verified blob is not. False where only the blob
+    /// can tell: there is no table, or its diff_id is of another algorithm.
+    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<bool> {
+        let Some(verified) = self.table.as_ref().map(Table::verified) else { return Ok(false) };
         let mismatch = |what: &str, expected: String, actual: String| {
             Err(ErrorKind::DigestMismatch { what: what.to_owned(), expected, actual }.into())
         };
-        if verified.diff_id != *diff_id {
+        let is_told = verified.diff_id.algorithm() == diff_id.algorithm();
+        if is_told && verified.diff_id != *diff_id {
             return mismatch("the uncompressed layer", diff_id.to_string(), verified.diff_id.to_string());
         }
         if verified.size != size {
             let bytes = |size: u64| format!("{} of {size} bytes", verified.digest);
             return mismatch("the layer's blob", bytes(size), bytes(verified.size));
         }
-        Ok(())
+        Ok(is_told)
     }
 
     /// True if nothing of the layer has to be fetched or extracted, but for values that an image inherits.
