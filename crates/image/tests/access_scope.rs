@@ -500,7 +500,7 @@ fn a_read_only_cache_answers_what_was_proven_and_nothing_else() {
     world.serve("team/app", &[&shared], &["a", "b"]);
     world.tenant("a").pull("team/app");
     let Some(_mount) = ReadOnly::of(world.cache.directory()) else {
-        println!("skipped: a read-only mount needs root");
+        eprintln!("skipped: a read-only mount needs root");
         return;
     };
     assert!(fs::write(world.cache.directory().join("x"), "").is_err(), "it can be written");
