@@ -139,7 +139,7 @@ interface ImageConfig {
  *
  * Codes: `xattr-written-down` (as `user.containers.xattr.<name>`), `xattr-dropped`, `special-as-file` (a device or pipe as
  * an empty file with its type in the attribute), `entry-replaced`, `aufs-ignored`, `type-ignored`, `whiteout-absorbed`,
- * `link-to-lower-layer`, `index-omitted`.
+ * `link-to-lower-layer`, `link-copied` (the host had no room for one more link to a file), `index-omitted`.
  */
 type LayerReport = Record<string, {
     count: number;
@@ -161,6 +161,8 @@ interface PullResult {
     config: ImageConfig;
     /** Extracted trees: absolute directories, bottom layer first. Owners and modes are in an attribute: see {@link readStat}. */
     layers: string[];
+    /** The sidecar index of each of `layers`; `null` where none was asked for, or none could be made. */
+    indexes: (string | null)[];
     /** Digests of the compressed layers, bottom first. */
     layerDigests: string[];
     /** Digests of the uncompressed layers, bottom first. */
@@ -221,6 +223,10 @@ interface CachedLayerMetadata {
     size: number | null;
     /** Digest of the uncompressed layer; empty where it is not known. */
     diffId: string;
+    /** Key of the tree that the image has of the layer at this place; absent for the base tree. */
+    inherited?: string;
+    /** True if that tree has no index. */
+    noIndex?: boolean;
 }
 
 /** A parsed image reference. */
@@ -296,7 +302,7 @@ interface Usage {
 /** Something that went from the cache, or stayed although it should have gone. */
 interface RemovedItem {
     /** What it is; a layer is all that it has, a blob is that of a layer that stays. */
-    kind: 'image' | 'layer' | 'blob' | 'partial' | 'leftover';
+    kind: 'image' | 'layer' | 'tree' | 'blob' | 'partial' | 'leftover';
     /** Reference (or key) of an image, digest of a layer, blob or partial download, file name of a leftover. */
     name: string;
     /** Allocated bytes. */
@@ -404,12 +410,12 @@ interface VerifyReport {
     /** Layers that could not be looked at as thoroughly: no problem by itself. */
     skipped: {
         layer: string;
-        reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'read-only';
+        reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only';
     }[];
 }
 /** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */
 interface Lease {
-    /** Gives the layers back. Doing so twice is no harm. */
+    /** Gives the layers back. Safe to call twice. */
     release(): void;
 }
 
@@ -420,9 +426,11 @@ interface Lease {
  * ```text
  * <cache>/layers/<d>.tar.gz            compressed blob, whatever its compression
  * <cache>/layers/<d>.tar.gz.part       unfinished download
- * <cache>/layers/<d>.extracting/       unfinished extraction
- * <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root
- * <cache>/layers/<d>.index             sidecar index of the tree
+ * <cache>/layers/<d>.<lease>.extracting/  unfinished extraction
+ * <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root: the base tree
+ * <cache>/layers/<d>.index             sidecar index of the base tree
+ * <cache>/layers/<d>.table             what the verified blob says of every entry
+ * <cache>/layers/<d>.<inherited>.extracted/  a tree as some images need it, with <d>.<inherited>.index
  * <cache>/layers/<d>.implicit_dirs     directories no entry described
  * <cache>/layers/<d>.lock              held while extracting
  * <cache>/layers/<d>.download.lock     held while downloading
@@ -452,11 +460,14 @@ declare class GlobalCache {
     layerBlobPath(digest: string): string;
     /** `<cache>/layers/<d>.tar.gz.part`: an unfinished download, which the next pull goes on with. */
     layerPartPath(digest: string): string;
-    /** `<cache>/layers/<d>.extracted`: the finished tree. What a pull answers in `layers`. */
+    /**
+     * `<cache>/layers/<d>.extracted`: the base tree. What a pull answers in `layers`, but for layers that inherit something else
+     * from those below them.
+     */
     layerDir(digest: string): string;
-    /** `<cache>/layers/<d>.extracting`: an unfinished extraction; the next pull throws it away. */
+    /** `<cache>/layers/<d>.extracting`: an unfinished extraction of the Rust crate. Pulls have names of their own for theirs. */
     layerExtractingDir(digest: string): string;
-    /** `<cache>/layers/<d>.index`: the sidecar index, for {@link LayerIndex.open}; may be missing. */
+    /** `<cache>/layers/<d>.index`: the sidecar index of the base tree, for {@link LayerIndex.open}; may be missing. */
     layerIndexPath(digest: string): string;
     /** `<cache>/layers/<d>.implicit_dirs`: the list of directories that no entry of the layer described. */
     layerImplicitDirsPath(digest: string): string;
@@ -468,9 +479,9 @@ declare class GlobalCache {
     imageMetadataPath(reference: string | Reference, platform?: Platform | string): string;
     /** `<cache>/images/<key>.lock`: locked by `flock` while a reference is pulled. */
     imageLockPath(reference: string | Reference, platform?: Platform | string): string;
-    /** True if the layer's tree is there and whole. */
+    /** True if the layer's base tree is there and whole. */
     isExtracted(digest: string): boolean;
-    /** True if all these layers' trees are there and whole. */
+    /** True if all these layers' base trees are there and whole. */
     allLayersExtracted(digests: string[]): boolean;
     /** A reference's metadata; `null` if there are none or they are damaged. */
     readImageMetadata(reference: string | Reference, platform?: Platform | string): CachedImageMetadata | null;
@@ -747,6 +758,14 @@ interface RegistryOptions {
      * none.
      */
     trustedOwners?: number[];
+    /**
+     * Name of the tenant that pulls, on a server where several with logins of their own share a cache. What the cache holds then
+     * counts only where this tenant's login was shown to have access to it in the repository of the reference: by having
+     * downloaded it, or by one request a layer, which the cache remembers. What was not shown is `null` for `pullCached`, and
+     * `ERR_NOT_CACHED` for policy `'never'`; a pull asks the registry, and fails as in an empty cache where it refuses. Empty:
+     * `ERR_INVALID_OPTION`. Default: none; everybody who can name a digest gets what the cache holds.
+     */
+    accessScope?: string;
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
@@ -917,11 +936,16 @@ declare class Registry {
     pull(reference: string | Reference, options?: PullOptions): Pull;
     /**
      * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
-     * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
-     * sure before the machine was started: {@link pull} then looks it through, once.
+     * most and only where the cache can be written. `null` if the image is not there whole, if `accessScope` was not shown to
+     * have access to all of it, or if it was not on the disk for sure before the machine was started: {@link pull} then looks it
+     * through, once.
      *
-     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_IO`; `ERR_CACHE` where a directory, the metadata or
-     * a tree belong to somebody who is not trusted (`trustedOwners`) or can be written by everybody.
+     * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
+     * a pull that allowed it as well.
+     *
+     * Synchronous. @throws {@link ImageError} `ERR_INVALID_REFERENCE`, `ERR_INVALID_OPTION` on a bad platform, `ERR_IO`;
+     * `ERR_CACHE` where a directory, the metadata or a tree belong to somebody who is not trusted (`trustedOwners`) or can be
+     * written by everybody; `TypeError` on a wrong type.
      */
     pullCached(reference: string | Reference, options?: Pick<PullOptions, 'platform' | 'allowPlatformMismatch'>): PullResult | null;
     /**

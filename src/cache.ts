@@ -30,9 +30,11 @@ import {
  * ```text
  * <cache>/layers/<d>.tar.gz            compressed blob, whatever its compression
  * <cache>/layers/<d>.tar.gz.part       unfinished download
- * <cache>/layers/<d>.extracting/       unfinished extraction
- * <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root
- * <cache>/layers/<d>.index             sidecar index of the tree
+ * <cache>/layers/<d>.<lease>.extracting/  unfinished extraction
+ * <cache>/layers/<d>.extracted/        finished tree, valid with .complete at its root: the base tree
+ * <cache>/layers/<d>.index             sidecar index of the base tree
+ * <cache>/layers/<d>.table             what the verified blob says of every entry
+ * <cache>/layers/<d>.<inherited>.extracted/  a tree as some images need it, with <d>.<inherited>.index
  * <cache>/layers/<d>.implicit_dirs     directories no entry described
  * <cache>/layers/<d>.lock              held while extracting
  * <cache>/layers/<d>.download.lock     held while downloading
@@ -77,17 +79,20 @@ export class GlobalCache {
     return this.#layer(digest, 'part');
   }
 
-  /** `<cache>/layers/<d>.extracted`: the finished tree. What a pull answers in `layers`. */
+  /**
+   * `<cache>/layers/<d>.extracted`: the base tree. What a pull answers in `layers`, but for layers that inherit something else
+   * from those below them.
+   */
   layerDir(digest: string): string {
     return this.#layer(digest, 'tree');
   }
 
-  /** `<cache>/layers/<d>.extracting`: an unfinished extraction; the next pull throws it away. */
+  /** `<cache>/layers/<d>.extracting`: an unfinished extraction of the Rust crate. Pulls have names of their own for theirs. */
   layerExtractingDir(digest: string): string {
     return this.#layer(digest, 'extracting');
   }
 
-  /** `<cache>/layers/<d>.index`: the sidecar index, for {@link LayerIndex.open}; may be missing. */
+  /** `<cache>/layers/<d>.index`: the sidecar index of the base tree, for {@link LayerIndex.open}; may be missing. */
   layerIndexPath(digest: string): string {
     return this.#layer(digest, 'index');
   }
@@ -117,12 +122,12 @@ export class GlobalCache {
     return unwrap(this.#native.imagePath(referenceText(reference), platformJson(platform, 'platform'), true));
   }
 
-  /** True if the layer's tree is there and whole. */
+  /** True if the layer's base tree is there and whole. */
   isExtracted(digest: string): boolean {
     return this.allLayersExtracted([digest]);
   }
 
-  /** True if all these layers' trees are there and whole. */
+  /** True if all these layers' base trees are there and whole. */
   allLayersExtracted(digests: string[]): boolean {
     checkDigests(digests);
     return unwrap(this.#native.allExtracted(digests));

@@ -33,7 +33,7 @@ export interface ImageConfig {
  *
  * Codes: `xattr-written-down` (as `user.containers.xattr.<name>`), `xattr-dropped`, `special-as-file` (a device or pipe as
  * an empty file with its type in the attribute), `entry-replaced`, `aufs-ignored`, `type-ignored`, `whiteout-absorbed`,
- * `link-to-lower-layer`, `index-omitted`.
+ * `link-to-lower-layer`, `link-copied` (the host had no room for one more link to a file), `index-omitted`.
  */
 export type LayerReport = Record<string, { count: number; paths: string[] }>;
 

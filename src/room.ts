@@ -192,12 +192,15 @@ export interface VerifyReport {
   /** What is wrong, or was. */
   problems: Problem[];
   /** Layers that could not be looked at as thoroughly: no problem by itself. */
-  skipped: { layer: string; reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only' }[];
+  skipped: {
+    layer: string;
+    reason: 'locked' | 'no-blob' | 'no-index' | 'foreign-index' | 'made-by-original' | 'read-only';
+  }[];
 }
 
 /** Layers that stay in the cache, whatever is pruned from whatever process, until it is released or this process ends. */
 export interface Lease {
-  /** Gives the layers back. Doing so twice is no harm. */
+  /** Gives the layers back. Safe to call twice. */
   release(): void;
 }
 

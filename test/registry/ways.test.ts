@@ -142,12 +142,16 @@ async function startProxy(t: TestContext, target: string): Promise<{ url: string
 }
 
 describe('a proxy', { skip: WAYS[1]?.skip ?? false }, () => {
-  it('that is named is gone through by a tunnel, with its own login', async (t) => {
+  it('that is named is gone through by a tunnel, with its own login, but not for loopback', async (t) => {
     const server = await serve(t, 'TLS');
     const proxy = await startProxy(t, server.host);
-    await pullRight(client('TLS', { proxy: proxy.url.replace('//', '//me:hunter2@') }), server);
+    const registry = client('TLS', { proxy: proxy.url.replace('//', '//me:hunter2@') });
+    await pullRight(registry, server);
+    assert.equal(proxy.asked.length, 0);
+    const error = await failure(registry.pull('registry.invalid/app:1'));
+    assert.match(error.message, /another name/);
     const login = `Basic ${Buffer.from('me:hunter2').toString('base64')}`;
-    assert.ok(proxy.asked.includes(`CONNECT ${server.host} ${login}`), proxy.asked.join('\n'));
+    assert.ok(proxy.asked.includes(`CONNECT registry.invalid:443 ${login}`), proxy.asked.join('\n'));
   });
 
   it('of the environment is for other hosts than loopback', async (t) => {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use microsandbox_image_core::{Digest, GlobalCache, Platform, Reference, Result, store::LayerFile};
+use microsandbox_image_core::{
+    Digest, ErrorKind, GlobalCache, Platform, Reference, Result,
+    store::{CachedImageMetadata, LayerFile},
+};
 use napi::{Env, bindgen_prelude::Object};
 use napi_derive::napi;
 
@@ -82,8 +85,9 @@ impl NativeCache {
         let cache = self.0.clone();
         runtime::promise_blocking(env, move || {
             let (reference, platform) = parse(&reference, platform)?;
-            let metadata: MetadataText = parse_json("metadata", &metadata)?;
-            cache.write_image_metadata(&reference, &platform, &metadata.into())
+            let metadata = parse_json::<MetadataText>("metadata", &metadata)?.into();
+            check_readable(&metadata)?;
+            cache.write_image_metadata(&reference, &platform, &metadata)
         })
     }
 
@@ -112,4 +116,16 @@ impl NativeCache {
 fn parse(reference: &str, platform: Option<String>) -> Result<(Reference, Platform)> {
     let platform = platform.map(|text| parse_json::<Platform>("platform", &text)).transpose()?;
     Ok((Reference::parse(reference)?, platform.unwrap_or_default()))
+}
+
+/// Refuses what could be written and would be damaged for whoever reads it: a key becomes part of a path.
+fn check_readable(metadata: &CachedImageMetadata) -> Result<()> {
+    match CachedImageMetadata::parse(&metadata.to_json()) {
+        Some(_) => Ok(()),
+        None => Err(ErrorKind::InvalidOption {
+            option: "metadata.layers".to_owned(),
+            reason: "`inherited` is 32 hexadecimal digits, in small letters".to_owned(),
+        }
+        .into()),
+    }
 }

@@ -92,7 +92,7 @@ fn wanted(cache: &GlobalCache, begun: &BTreeSet<String>, blob: &Descriptor) -> O
 }
 
 fn is_ready(cache: &GlobalCache, digest: &Digest, index: bool, halt: &Halt) -> bool {
-    cache.layer_status(digest, index, halt).is_ok_and(|status| status.is_ready())
+    cache.has_content(digest, index, halt).unwrap_or(false)
 }
 
 fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {

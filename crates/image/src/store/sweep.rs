@@ -51,7 +51,8 @@ impl GlobalCache {
         {
             return Ok(());
         }
-        let mut removal = Removal::of_leftovers(self);
+        // Leases are read last: a tree in the making that was there before, and that nobody leases now, has been left.
+        let mut removal = Removal::of_leftovers(self)?;
         remove_leftovers(self, &inventory, &mut removal)?;
         removal.delete().map(drop)
     }
@@ -70,7 +71,25 @@ fn is_due(cache: &Path, pause: Duration, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::model::{Algorithm, Digest};
+
+    #[test]
+    fn a_tree_in_the_making_stays_while_its_lease_lives_and_goes_afterwards() {
+        let temp = tempfile::tempdir().unwrap();
+        let cache = GlobalCache::new(&temp.path().join("cache"));
+        let digest = Digest::of(Algorithm::Sha256, b"layer");
+        let lease = cache.lease([&digest]).unwrap();
+        let scratch = cache.scratch(&digest, &lease.name());
+        fs::create_dir(&scratch).unwrap();
+        cache.sweep().unwrap();
+        assert!(scratch.is_dir(), "somebody is at work on it");
+        drop(lease);
+        cache.sweep().unwrap();
+        assert!(!scratch.exists(), "nobody will finish it");
+    }
 
     #[test]
     fn a_cache_is_looked_at_once_in_a_while() {
