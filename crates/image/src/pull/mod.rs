@@ -221,8 +221,8 @@ impl Registry {
                     () = cancel.cancelled() => return Err(ImageError::aborted()),
                 }
             }
-            let share = share.clone();
-            match self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await {
+            let place = (share.clone(), lease.name());
+            match self.bring_layers(reference, &resolved, options, observer, cancel, place).await {
                 Ok(outcome) => break (lease, outcome),
                 Err(error) => {
                     resolved = self.resolve_anew(reference, &resolved, options, observer, cancel, error).await?;
@@ -318,8 +318,7 @@ impl Registry {
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
-        share: Share,
-        lease: String,
+        (share, lease): (Share, String),
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),

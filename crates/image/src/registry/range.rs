@@ -62,7 +62,7 @@ pub(super) struct RangeStream {
 
 enum State {
     Closed,
-    Open(Open),
+    Open(Box<Open>),
 }
 
 /// An answer that is being read.
@@ -217,7 +217,7 @@ impl RangeStream {
             };
             match taken {
                 Ok(open) => {
-                    self.state = State::Open(open);
+                    self.state = State::Open(Box::new(open));
                     break;
                 }
                 Err(failure) if self.once => return Err(failure.error),
@@ -266,12 +266,12 @@ impl RangeStream {
     }
 
     /// Reads on; `None` when it has to be opened again.
-    async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>> {
+    async fn read(&mut self, mut open: Box<Open>) -> Result<Option<Bytes>> {
         let most = self.client.transport.options.stall_timeout;
         let stall = self.patience.map_or(most, |patience| patience.min(most));
         let what = format!("blob {}", self.blob.digest);
         let failure = loop {
-            let Open { response, trickle, host, .. } = &mut open;
+            let Open { response, trickle, host, .. } = &mut *open;
             match response::next_steady_chunk(response, trickle, stall, host, &what).await {
                 Ok(Some(mut bytes)) => {
                     let passed = open.skip.min(bytes.len() as u64);
