@@ -110,7 +110,16 @@ impl<'a> Removal<'a> {
     /// One that removes leftovers alone. Must be made after they were listed: who leases then may be making trees.
     pub(super) fn of_leftovers(cache: &'a GlobalCache) -> Result<Self> {
         let (sizes, leased, busy) = (Sizes::default(), cache.leased(false)?, BTreeSet::new());
-        Ok(Self { cache, sizes, leased, busy, dry_run: false, removed: Vec::new(), kept: Vec::new(), trash: Vec::new() })
+        Ok(Self {
+            cache,
+            sizes,
+            leased,
+            busy,
+            dry_run: false,
+            removed: Vec::new(),
+            kept: Vec::new(),
+            trash: Vec::new(),
+        })
     }
 
     /// Why an image can't go; `None` if it can. It is leased if all its layers are.
