@@ -758,6 +758,14 @@ interface RegistryOptions {
      * none.
      */
     trustedOwners?: number[];
+    /**
+     * Name of the tenant that pulls, on a server where several with logins of their own share a cache. What the cache holds then
+     * counts only where this tenant's login was shown to have access to it in the repository of the reference: by having
+     * downloaded it, or by one request a layer, which the cache remembers. What was not shown is `null` for `pullCached`, and
+     * `ERR_NOT_CACHED` for policy `'never'`; a pull asks the registry, and fails as in an empty cache where it refuses. Empty:
+     * `ERR_INVALID_OPTION`. Default: none; everybody who can name a digest gets what the cache holds.
+     */
+    accessScope?: string;
     /** How often a failed request is tried again; progress starts the count anew. Default 5. */
     retries?: number;
     /**
@@ -928,8 +936,9 @@ declare class Registry {
     pull(reference: string | Reference, options?: PullOptions): Pull;
     /**
      * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
-     * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
-     * sure before the machine was started: {@link pull} then looks it through, once.
+     * most and only where the cache can be written. `null` if the image is not there whole, if `accessScope` was not shown to
+     * have access to all of it, or if it was not on the disk for sure before the machine was started: {@link pull} then looks it
+     * through, once.
      *
      * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
      * a pull that allowed it as well.

@@ -52,6 +52,14 @@ export interface RegistryOptions {
    * none.
    */
   trustedOwners?: number[];
+  /**
+   * Name of the tenant that pulls, on a server where several with logins of their own share a cache. What the cache holds then
+   * counts only where this tenant's login was shown to have access to it in the repository of the reference: by having
+   * downloaded it, or by one request a layer, which the cache remembers. What was not shown is `null` for `pullCached`, and
+   * `ERR_NOT_CACHED` for policy `'never'`; a pull asks the registry, and fails as in an empty cache where it refuses. Empty:
+   * `ERR_INVALID_OPTION`. Default: none; everybody who can name a digest gets what the cache holds.
+   */
+  accessScope?: string;
   /** How often a failed request is tried again; progress starts the count anew. Default 5. */
   retries?: number;
   /**
@@ -127,6 +135,7 @@ export function registryText(options: RegistryOptions, cache: GlobalCache): stri
   const text: Record<string, unknown> = {
     cache: cache.directory,
     trustedOwners: [...cache.trustedOwners, ...checkOwners(options.trustedOwners, 'options.trustedOwners')],
+    accessScope: checkString(options.accessScope, 'options.accessScope'),
     platform: toPlatform(options.platform, 'options.platform'),
     auth: auth === undefined || typeof auth === 'function' ? undefined : checkAuth(auth, 'options.auth'),
     asksForCredentials: typeof auth === 'function',

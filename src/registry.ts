@@ -91,8 +91,9 @@ export class Registry {
 
   /**
    * Answers from the cache alone, in microseconds: no network, no lock, no write but the time of use, noted once an hour at
-   * most and only where the cache can be written. `null` if the image is not there whole, or if it was not on the disk for
-   * sure before the machine was started: {@link pull} then looks it through, once.
+   * most and only where the cache can be written. `null` if the image is not there whole, if `accessScope` was not shown to
+   * have access to all of it, or if it was not on the disk for sure before the machine was started: {@link pull} then looks it
+   * through, once.
    *
    * An image of another platform than `platform`, or than the registry's, is answered only with `allowPlatformMismatch`, after
    * a pull that allowed it as well.

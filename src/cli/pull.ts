@@ -24,6 +24,7 @@ export interface PullFlags {
   durable?: boolean;
   insecure: string[];
   caCert: string[];
+  accessScope?: string;
   username?: string;
   passwordStdin?: boolean;
   mirror: string[];
@@ -55,6 +56,7 @@ export function addRegistryOptions(command: Command): Command {
     .option('--platform <os/arch[/variant]>', 'platform to pull (default: linux on this CPU)')
     .option('--insecure <host>', 'host that may be spoken to in plain HTTP; repeatable', collect, [])
     .option('--ca-cert <file>', 'PEM file with certificates to trust; repeatable', collect, [])
+    .option('--access-scope <name>', 'tenant whose login must have access to what the cache holds')
     .option('--username <name>', 'name to log in with; needs --password-stdin')
     .option('--password-stdin', 'read the password from standard input')
     .option('--mirror <host=url>', 'server to try before a registry; repeatable', collect, [])
@@ -151,6 +153,7 @@ export function registryOptions(flags: Partial<PullFlags>): RegistryOptions {
     ...(flags.cacheDir === undefined ? {} : { cache: flags.cacheDir }),
     ...(flags.trustedOwner === undefined ? {} : { trustedOwners: flags.trustedOwner }),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+    ...(flags.accessScope === undefined ? {} : { accessScope: flags.accessScope }),
     ...(flags.insecure === undefined ? {} : { insecure: flags.insecure }),
     ...(flags.caCert === undefined ? {} : { caCertificates: flags.caCert.map(readPem) }),
     ...(flags.mirror === undefined ? {} : { mirrors: mirrors(flags.mirror) }),

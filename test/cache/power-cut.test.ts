@@ -149,12 +149,11 @@ describe('an image of another boot', () => {
 
   it('is looked through in spite of its mark if a layer was made anew since', async (t) => {
     if (!requirePrograms(t, 'getfattr')) return;
-    const { server, registry, cache, reference } = await pulled(t, { durable: true });
-    // Another image has the layer made anew, since it was damaged, and that is what the power cut takes.
+    const { registry, cache, reference } = await pulled(t, { durable: true });
+    // A repair makes the layer anew, and that is what the power cut takes.
     const file = join(cache.layerDir(base.digest), 'opt/base');
     truncateSync(file, 0);
-    await registry.pull(server.reference('base:1'), { force: true });
-    assert.notEqual(statSync(file).size, 0);
+    assert.equal((await cache.verify({ repair: true })).ok, true);
     restart(cache, reference, { keepMark: true });
     truncateSync(file, 0);
     assert.equal(registry.pullCached(reference), null);

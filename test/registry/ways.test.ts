@@ -142,7 +142,7 @@ async function startProxy(t: TestContext, target: string): Promise<{ url: string
 }
 
 describe('a proxy', { skip: WAYS[1]?.skip ?? false }, () => {
-  it('that is named is gone through by a tunnel, with its own login, and not for loopback', async (t) => {
+  it('that is named is gone through by a tunnel, with its own login, but not for loopback', async (t) => {
     const server = await serve(t, 'TLS');
     const proxy = await startProxy(t, server.host);
     const named = client('TLS', { proxy: proxy.url.replace('//', '//me:hunter2@') });

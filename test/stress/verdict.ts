@@ -61,5 +61,5 @@ function locked(cache: string): string[] {
 }
 
 function leftovers(cache: string): string[] {
-  return files(cache).filter((path) => /\/\.[^/]*$|\.extracting$|\.part$|\/leases\/\d/.test(path));
+  return files(cache).filter((path) => /\/\.[^/]*$|\.extracting$|\.part$|\/leases\/(?!gc\.lock$)/.test(path));
 }

@@ -174,10 +174,18 @@ fn a_tree_that_could_not_be_published_is_not_told_as_extracted() {
     let store = Store::with_image(&[&layer]);
     let server = Server::start(move |request| store.reply(request));
     let temp = tempfile::tempdir().unwrap();
-    let extracting = GlobalCache::new(temp.path()).layer(&images::sha256(&layer), LayerFile::Extracting);
+    let layers = GlobalCache::new(temp.path()).layers_dir().to_owned();
     // Somebody takes the tree away in the very moment.
-    // The first one is that of what an earlier pull may have left.
-    fail_points::at_passing("rename layers/<d>.extracting", 2, move || fs::remove_dir_all(&extracting).unwrap());
+    // The first two are those of what earlier pulls may have left.
+    let take_away = move || {
+        for entry in fs::read_dir(&layers).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "extracting") {
+                fs::remove_dir_all(path).unwrap();
+            }
+        }
+    };
+    fail_points::at_passing("rename layers/<d>.extracting", 3, take_away);
     let (pulled, events) = pull(temp.path(), &server.host, &[&layer], PullOptions::default());
     fail_points::at_none();
     assert_eq!(pulled.unwrap_err().code(), "ERR_IO");

@@ -14,8 +14,8 @@ use std::{
 };
 
 use microsandbox_image_core::{
-    Digest, GlobalCache, ImageError, PullOptions, PullResult, Reference, Registry, Settings,
-    layer::{OverrideStat, read_stat},
+    Digest, GlobalCache, ImageError, PullOptions, PullPolicy, PullResult, Reference, Registry, Settings,
+    layer::{LayerIndex, OverrideStat, read_stat},
     progress::Unobserved,
     pull::verify,
     store::{Depth, LayerFile, VerifyOptions, VerifyReport},
@@ -122,8 +122,12 @@ impl World {
     }
 
     fn try_pull(&self, tag: &str) -> Result<PullResult, ImageError> {
-        let (reference, options) = (self.reference(tag), PullOptions::default());
-        let pull = self.registry.pull(&reference, &options, Arc::new(Unobserved), CancellationToken::new());
+        self.try_pull_with(tag, &PullOptions::default())
+    }
+
+    fn try_pull_with(&self, tag: &str, options: &PullOptions) -> Result<PullResult, ImageError> {
+        let reference = self.reference(tag);
+        let pull = self.registry.pull(&reference, options, Arc::new(Unobserved), CancellationToken::new());
         self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), pull).await }).expect("it hangs")
     }
 
@@ -465,5 +469,93 @@ fn one_layer_at_two_places_of_an_image_has_a_tree_for_each() {
     let blob = format!("blobs/{}", images::sha256(&x));
     assert_eq!(world.server.asked(&blob).iter().filter(|request| request.method == "GET").count(), 1);
     world.cached("xyx", &pulled);
+    world.is_healthy();
+}
+
+/// A layer of files with several names, and with directories that no entry describes.
+fn linked() -> Vec<u8> {
+    layer(&[
+        File("srv/one", "1", 3, 0o600),
+        Link("srv/two", "srv/one"),
+        Dir("etc", 4, 0o711),
+        File("etc/z", "z", 0, 0o644),
+        Link("etc/a", "etc/z"),
+    ])
+}
+
+fn index_is_of(tree: &Path, index: &Path) {
+    let index = LayerIndex::open(index).unwrap();
+    for path in ["srv", "srv/one", "srv/two", "etc", "etc/a", "etc/z"] {
+        let inode = tree.join(path).symlink_metadata().unwrap().ino();
+        assert_eq!(index.lookup(path.as_bytes()).unwrap().inode, inode, "{path}");
+    }
+    let names = |path: &str| {
+        let inode = tree.join(path).symlink_metadata().unwrap().ino();
+        index.hard_links(inode).into_iter().map(|name| String::from_utf8(name.to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("srv/one"), ["srv/one", "srv/two"]);
+    assert_eq!(names("etc/z"), ["etc/a", "etc/z"]);
+}
+
+#[test]
+fn a_tree_without_an_index_gets_one_and_stays_where_it_is() {
+    let world = World::new();
+    let base = layer(&[Dir("srv", 7, 0o700)]);
+    world.serve("app", &[&base, &linked()]);
+    let without = PullOptions { index: false, ..PullOptions::default() };
+    let pulled = world.try_pull_with("app", &without).unwrap();
+    assert_eq!(pulled.indexes, [None, None]);
+    let before: Vec<_> = pulled.layers.iter().map(|tree| snapshot(tree)).collect();
+    let with = PullOptions { policy: PullPolicy::Always, ..PullOptions::default() };
+    let again = world.try_pull_with("app", &with).unwrap();
+    assert_eq!(again.layers, pulled.layers);
+    unchanged("asking for an index", &pulled.layers, &before);
+    index_is_of(&again.layers[1], again.indexes[1].as_deref().expect("an index was asked for"));
+    world.is_healthy();
+}
+
+#[test]
+fn a_forced_pull_leaves_healthy_trees_where_they_are() {
+    let world = World::new();
+    let base = layer(&[Dir("srv", 7, 0o700)]);
+    world.serve("app", &[&base, &linked()]);
+    let pulled = world.pull("app");
+    let before: Vec<_> = pulled.layers.iter().map(|tree| snapshot(tree)).collect();
+    let force = PullOptions { force: true, ..PullOptions::default() };
+    assert_eq!(world.try_pull_with("app", &force).unwrap().layers, pulled.layers);
+    unchanged("force", &pulled.layers, &before);
+    index_is_of(&pulled.layers[1], pulled.indexes[1].as_deref().unwrap());
+    world.is_healthy();
+}
+
+#[test]
+fn the_copy_for_a_second_place_in_an_image_has_an_index_of_its_own() {
+    let world = World::new();
+    let between = layer(&[Dir("srv", 9, 0o700)]);
+    world.serve("twice", &[&linked(), &between, &linked()]);
+    let pulled = world.pull("twice");
+    assert_eq!([says(&pulled.layers[0], "srv"), says(&pulled.layers[2], "srv")], [(0, 0o755), (9, 0o700)]);
+    for at in [0, 2] {
+        index_is_of(&pulled.layers[at], pulled.indexes[at].as_deref().unwrap());
+    }
+    world.is_healthy();
+}
+
+#[test]
+fn a_damaged_table_is_made_again_from_the_blob() {
+    let world = World::new();
+    let base = layer(&[Dir("srv", 7, 0o700)]);
+    world.serve("app", &[&base, &linked()]);
+    let pulled = world.pull("app");
+    let table = world.cache.layer(&images::sha256(&linked()), LayerFile::Table);
+    let right = fs::read(&table).unwrap();
+    for at in [8, 70, right.len() - 1] {
+        let mut wrong = right.clone();
+        wrong[at] ^= 1;
+        fs::write(&table, &wrong).unwrap();
+        let always = PullOptions { policy: PullPolicy::Always, ..PullOptions::default() };
+        assert_eq!(world.try_pull_with("app", &always).unwrap().layers, pulled.layers, "byte {at}");
+        assert!(fs::read(&table).unwrap() == right, "byte {at}");
+    }
     world.is_healthy();
 }

@@ -26,8 +26,17 @@ pub(crate) fn publish_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The same of what `write` writes; it may be called again.
 pub(crate) fn publish_file_with(path: &Path, write: impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<()> {
+    publish_with_mode(path, 0o644, write)
+}
+
+/// [`publish_file`] for a file that its owner alone may read.
+pub(crate) fn publish_private_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    publish_with_mode(path, 0o600, |file| file.write_all(bytes))
+}
+
+fn publish_with_mode(path: &Path, mode: u32, write: impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<()> {
     for _ in 0..MAX_TRIES {
-        if publish_beside(path, &write)? {
+        if publish_beside(path, mode, &write)? {
             return Ok(());
         }
     }
@@ -35,9 +44,9 @@ pub(crate) fn publish_file_with(path: &Path, write: impl Fn(&mut &fs::File) -> i
 }
 
 /// False if the unfinished file went away before it was renamed.
-fn publish_beside(path: &Path, write: &impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<bool> {
+fn publish_beside(path: &Path, mode: u32, write: &impl Fn(&mut &fs::File) -> io::Result<()>) -> Result<bool> {
     let beside = beside(path)?;
-    let Some(lock) = Lock::create(&beside, 0o644)? else { return Ok(false) };
+    let Some(lock) = Lock::create(&beside, mode)? else { return Ok(false) };
     step("write", &beside);
     let written = write(&mut lock.file()).map_err(|error| ImageError::io("write", &beside, error));
     step("rename", &beside);

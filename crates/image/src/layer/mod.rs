@@ -28,13 +28,13 @@ mod tar;
 mod unpack;
 
 pub(crate) use implicit::write_list;
-pub(crate) use index::{Patch, patch};
+pub(crate) use index::{Patch, patch, renumber};
 pub(crate) use limits::entry_text;
 #[cfg(test)]
 #[allow(unused_imports, reason = "for tests of pull and store")]
 pub(crate) use table::build_table;
 #[allow(unused_imports, reason = "pull and store are about to read it")]
-pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, Verified};
+pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, TableFacts, Verified};
 #[allow(unused_imports, reason = "pull and store are about to read it")]
 pub(crate) use tar::Timestamp;
 

@@ -36,6 +36,18 @@ impl Sidecar {
         }
     }
 
+    /// Reads bytes from a place in it.
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        match &self.0 {
+            Held::Bytes(all) => {
+                let from = usize::try_from(at).ok().and_then(|at| all.get(at..at.checked_add(bytes.len())?));
+                bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Held::File { file, .. } => std::os::unix::fs::FileExt::read_exact_at(file, bytes, at),
+        }
+    }
+
     /// Writes all of it, in pieces.
     pub fn write_to(&self, to: &mut impl Write) -> io::Result<()> {
         match &self.0 {

@@ -15,10 +15,11 @@ use crate::{
     budget::{LayerPermit, Share},
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, free_space, remove_file_if_there, rename},
-    layer::{BlobFacts, Halt, Report, Table, Unpack, Unpacked, unpack},
+    layer::{BlobFacts, Halt, Report, TableFacts, Unpack, Unpacked, unpack},
     model::{Descriptor, Digest, Reference},
     progress::Observer,
     pull::{
+        access::Access,
         feed::{Feed, Reader},
         lock_wait,
         options::{PullOptions, Settings},
@@ -38,6 +39,7 @@ const CHUNKS: usize = 16;
 pub(super) struct Shared {
     pub(super) cache: GlobalCache,
     pub(super) client: Client,
+    pub(super) access: Access,
     pub(super) reference: Reference,
     pub(super) settings: Settings,
     pub(super) options: PullOptions,
@@ -74,7 +76,8 @@ pub(super) struct Waiting {
     /// The layer had no table before: nobody has compared what is there with its blob.
     pub(super) is_new: bool,
     pub(super) with_index: bool,
-    pub(super) told: Told,
+    /// Whom to tell that it is published; nobody of a copy.
+    pub(super) told: Option<Told>,
 }
 
 impl LayerJob {
@@ -120,6 +123,10 @@ impl LayerJob {
     /// The layer, if it needs no work here: it was verified, and an undamaged tree of it is there, with its index if one
     /// is wanted. Fails where manifest or config claim what the verified blob is not.
     async fn there_already(&self, shared: &Arc<Shared>) -> Result<Option<Done>> {
+        tokio::select! {
+            proven = shared.access.ensure(&self.blob, &*shared.observer) => proven?,
+            () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
+        }
         let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
         let diff_id = self.diff_id.clone();
         let status = stoppable(&shared.cancel, move |halt| {
@@ -128,11 +135,10 @@ impl LayerJob {
             Ok(status)
         })
         .await?;
-        if shared.options.force || self.must_extract || !status.is_ready() {
+        if shared.options.force || self.must_extract || !status.is_known() {
             return Ok(None);
         }
-        let inherits = status.table.as_ref().is_some_and(inherits_something);
-        let tree = status.tree.filter(|_| !inherits);
+        let tree = (!status.inherits()).then(|| TreeName::base(&self.blob.digest));
         Ok(Some(Done { digest: self.blob.digest.clone(), downloaded: false, report: None, tree, waiting: None }))
     }
 
@@ -147,11 +153,6 @@ impl LayerJob {
         let extract = Lock::acquire(&path(LayerFile::Lock), &wait).await?;
         Ok((download, extract, permit))
     }
-}
-
-/// True if an image's lower layers decide on something in the layer's tree.
-fn inherits_something(table: &Table) -> bool {
-    table.has_implied_directories() || table.has_cross_layer_links()
 }
 
 /// True if the blob's bytes did not hash to its digest.
@@ -311,6 +312,7 @@ impl<'a> Work<'a> {
         drop(permit);
         drop(incoming);
         storing.await.map_err(|panic| ImageError::internal(panic_text(panic)))??;
+        self.shared.access.record(&blob.digest).await?;
         if downloaded {
             self.told.downloaded();
         }
@@ -364,22 +366,25 @@ impl<'a> Work<'a> {
         let (report, tree, waiting) = stoppable(&self.shared.cancel, move |halt| {
             tracing::debug!(layer = %digest, stages = ?unpacked.stages, "extracted");
             scratch.index = unpacked.index.take();
-            let before = cache.table(&digest);
             let made = unpacked.table.as_ref().ok_or_else(|| ImageError::internal("a layer without its table"))?;
-            let bytes = made.to_vec().map_err(|error| ImageError::io("read back", scratch.path(), error))?;
-            let table = Table::from_bytes(bytes)?;
+            let facts = TableFacts::of(made)?;
             // The same blob has the same table; one of another version is as good as none.
-            let is_new = before.is_none();
-            if inherits_something(&table) {
+            let is_new = cache.table_facts(&digest)?.is_none();
+            if is_new && !cache.prove_base(&facts, &unpacked.implicit_directories, scratch.path(), halt)? {
+                let path = cache.layer(&digest, LayerFile::Tree).display().to_string();
+                let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
+                return Err(ErrorKind::Cache { path, reason }.into());
+            }
+            if facts.inherits() {
                 publish_table(&cache, &digest, made)?;
                 return Ok((unpacked.report, None, Some((scratch, is_new))));
             }
             let mut scratch = Some(scratch);
             let nothing = Inherited::default();
-            let wants = Wants { index, comparison: is_new || force };
+            let wants = Wants { index, comparison: force };
             let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
             publish_table(&cache, &digest, made)?;
-            let tree = cache.place(&table, &nothing, &mut scratch, wants, no_holder, halt)?;
+            let tree = cache.place(&facts, &nothing, &mut scratch, wants, no_holder, halt)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;
             }
@@ -390,7 +395,7 @@ impl<'a> Work<'a> {
             self.told.published(with_index);
         }
         let report = Some(report).filter(|report| !report.is_empty());
-        let told = self.told.clone();
+        let told = Some(self.told.clone());
         let waiting = waiting.map(|(scratch, is_new)| Waiting { scratch, is_new, with_index, told });
         Ok(Done { digest: self.job.blob.digest.clone(), downloaded, report, tree, waiting })
     }

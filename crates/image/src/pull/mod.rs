@@ -3,6 +3,7 @@
 //!
 //! This is where `registry`, `store` and `layer` meet; none of them knows the others.
 
+mod access;
 mod feed;
 mod inherit;
 mod job;
@@ -53,6 +54,7 @@ pub struct Registry {
 impl Registry {
     /// A registry client. Opens no socket and touches no file. Fails with `ERR_INVALID_OPTION`.
     pub fn new(cache: GlobalCache, platform: Platform, client: ClientOptions, settings: Settings) -> Result<Self> {
+        access::check_scope(&settings)?;
         let budget = Budget::new(settings.concurrency, settings.extractions);
         Ok(Self { cache, platform, client: Client::new(client)?, settings, budget })
     }
@@ -78,7 +80,8 @@ impl Registry {
     /// count: an image of another platform is answered only where that is allowed.
     pub fn pull_cached_with(&self, reference: &Reference, options: &PullOptions) -> Result<Option<PullResult>> {
         let platform = options.platform.as_ref().unwrap_or(&self.platform);
-        let Lookup::Hit(metadata) = self.cache.cache_status(reference, platform, options.allow_platform_mismatch)?
+        let (scope, any_platform) = (self.access_scope(reference), options.allow_platform_mismatch);
+        let Lookup::Hit(metadata) = self.cache.cache_status_for(scope.as_ref(), reference, platform, any_platform)?
         else {
             return Ok(None);
         };
@@ -170,6 +173,7 @@ impl Registry {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let until_cancelled = |error| if cancel.is_cancelled() { ImageError::aborted() } else { error };
         let (share, wait) = (self.budget.share(), lock_wait(&self.settings, observer, cancel));
+        let access = self.access(reference, &share);
         let prepared = async {
             let permit = share.pull().await;
             self.prepare().await?;
@@ -182,6 +186,7 @@ impl Registry {
             observer.notify(Event::Resolving { reference: reference.as_str().into() });
             let resolved =
                 self.client.resolve(reference, &platform, options.allow_platform_mismatch, &**observer).await?;
+            access.ensure_all(&resolved.layers, &**observer).await?;
             Ok::<_, ImageError>((lock, Ok(resolved)))
         };
         let (lock, resolved) = tokio::select! {
@@ -262,6 +267,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),
             client: self.client.clone(),
+            access: self.access(reference, &share),
             reference: reference.clone(),
             settings: self.settings.clone(),
             options: options.clone(),
@@ -335,7 +341,7 @@ impl Registry {
         outcome: Outcome,
     ) -> Result<PullResult> {
         let metadata = metadata_of(reference, resolved, outcome.report, &outcome.trees);
-        let cache = self.cache.clone();
+        let (cache, scope) = (self.cache.clone(), self.access_scope(reference));
         let (reference, platform) = (reference.clone(), platform.clone());
         let cached = !outcome.downloaded;
         let written = tokio::task::spawn_blocking(move || {
@@ -344,6 +350,9 @@ impl Registry {
                 layer.no_index = cache.tree(&layer.tree(), TreeFile::Index).symlink_metadata().is_err();
             }
             cache.write_image_metadata(&reference, &platform, &metadata)?;
+            if let Some(scope) = scope {
+                cache.record_access(&scope, &metadata.manifest_digest)?;
+            }
             cache.sync_later(cache.image_metadata_path(&reference, &platform));
             Ok(PullResult::from_cache(&cache, &reference, &platform, metadata, cached))
         });

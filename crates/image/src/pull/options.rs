@@ -72,6 +72,9 @@ pub struct Settings {
     pub writers: usize,
     /// How long to wait for a lock; `None` is for ever.
     pub lock_timeout: Option<Duration>,
+    /// Name of the tenant that pulls. What the cache holds then counts only where this tenant's login was shown to have
+    /// access to it, in the same repository of the same registry. `None`: all share what the cache holds.
+    pub access_scope: Option<String>,
 }
 
 impl Default for Settings {
@@ -83,6 +86,7 @@ impl Default for Settings {
             extractions: cores.min(4),
             writers: cores.clamp(1, 2),
             lock_timeout: Some(Duration::from_secs(600)),
+            access_scope: None,
         }
     }
 }

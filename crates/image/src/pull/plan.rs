@@ -103,6 +103,7 @@ impl Registry {
             None => {
                 let allow = options.allow_platform_mismatch;
                 let resolved = self.client.resolve(reference, &platform, allow, observer).await?;
+                self.access(reference, &self.budget.share()).check_all(&resolved.layers, observer).await?;
                 outline(reference, resolved)
             }
         };
@@ -126,12 +127,12 @@ impl Registry {
             return Ok(None);
         }
         let (cache, reference, platform) = (self.cache().clone(), reference.clone(), platform.clone());
-        let any_platform = options.allow_platform_mismatch;
+        let (scope, any_platform) = (self.access_scope(&reference), options.allow_platform_mismatch);
         off_thread(move || {
             let trees = |metadata: &CachedImageMetadata| {
                 metadata.layers.iter().map(|layer| layer.tree()).collect::<BTreeSet<_>>()
             };
-            let hit = match cache.cache_status(&reference, &platform, any_platform)? {
+            let hit = match cache.cache_status_for(scope.as_ref(), &reference, &platform, any_platform)? {
                 Lookup::Hit(metadata) => Some(metadata),
                 // The pull looks it through, and so does its plan.
                 Lookup::Doubtful(metadata) => {
@@ -233,8 +234,7 @@ fn look_at(cache: &GlobalCache, layer: &PlannedLayer, options: &PullOptions) -> 
     if options.force {
         return (LayerState::Missing, size);
     }
-    let status = cache.layer_status(&layer.digest, options.index, &Halt::default());
-    if status.is_ok_and(|status| status.is_ready()) {
+    if cache.has_content(&layer.digest, options.index, &Halt::default()).unwrap_or(false) {
         return (LayerState::Cached, 0);
     }
     let path = |file| cache.layer(&layer.digest, file);

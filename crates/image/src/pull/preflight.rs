@@ -81,7 +81,7 @@ fn wanted(cache: &GlobalCache, begun: &BTreeSet<String>, blob: &Descriptor) -> O
 }
 
 fn is_ready(cache: &GlobalCache, digest: &Digest, index: bool) -> bool {
-    cache.layer_status(digest, index, &Halt::default()).is_ok_and(|status| status.is_ready())
+    cache.has_content(digest, index, &Halt::default()).unwrap_or(false)
 }
 
 fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {

@@ -13,7 +13,7 @@ use crate::{
     model::{Platform, Reference},
     progress::Observer,
     pull::{PullOptions, PullPolicy, PullResult, Registry, lock_wait},
-    store::{CachedImageMetadata, GlobalCache, Lookup, Rechecked},
+    store::{AccessScope, CachedImageMetadata, GlobalCache, Lookup, Rechecked},
 };
 
 /// The image that is asked for.
@@ -25,6 +25,7 @@ struct Asked {
     /// Whether an image of another platform will do.
     any_platform: bool,
     path: PathBuf,
+    scope: Option<AccessScope>,
 }
 
 impl Registry {
@@ -85,14 +86,19 @@ impl Registry {
         let platform = options.platform.clone().unwrap_or_else(|| self.platform.clone());
         let path = self.cache.image_metadata_path(reference, &platform);
         let any_platform = options.allow_platform_mismatch;
-        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, any_platform, path }
+        let scope = self.access_scope(reference);
+        Asked { cache: self.cache.clone(), reference: reference.clone(), platform, any_platform, path, scope }
     }
 }
 
 impl Asked {
     async fn look_up(&self) -> Result<Lookup> {
         let asked = self.clone();
-        off_thread(move || asked.cache.cache_status(&asked.reference, &asked.platform, asked.any_platform)).await
+        off_thread(move || {
+            let Asked { cache, reference, platform, any_platform, scope, .. } = &asked;
+            cache.cache_status_for(scope.as_ref(), reference, platform, *any_platform)
+        })
+        .await
     }
 
     /// The image's metadata, once it is whole; `None` if it is not and can't be mended from its blobs.

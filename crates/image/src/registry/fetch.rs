@@ -58,7 +58,7 @@ impl Fetcher<'_> {
         let repository = self.reference.repository();
         let path = format!("manifests/{by}");
         let what = format!("manifest {repository}{}{by}", if expected.is_some() { '@' } else { ':' });
-        let ask = Ask { repository, path: &path, accept: Some(ACCEPT), from: 0, to: None, what: &what };
+        let ask = Ask { repository, path: &path, accept: Some(ACCEPT), head: false, from: 0, to: None, what: &what };
         let check = |bytes: Bytes, headers: &HeaderMap| {
             let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
             let claimed = header("docker-content-digest").map(str::trim).filter(|text| !text.is_empty());
@@ -92,8 +92,15 @@ impl Fetcher<'_> {
             return Ok(Bytes::copy_from_slice(data));
         }
         let (path, what) = (format!("blobs/{}", config.digest), format!("image config {}", config.digest));
-        let ask =
-            Ask { repository: self.reference.repository(), path: &path, accept: None, from: 0, to: None, what: &what };
+        let ask = Ask {
+            repository: self.reference.repository(),
+            path: &path,
+            accept: None,
+            head: false,
+            from: 0,
+            to: None,
+            what: &what,
+        };
         let check = |bytes: Bytes, _: &HeaderMap| {
             let actual = Digest::of(config.digest.algorithm(), &bytes);
             if actual == config.digest {

@@ -6,6 +6,7 @@
 //!
 //! The module trusts nothing a server says but what hashes to a digest.
 
+mod access;
 mod auth;
 mod blob;
 mod client;

@@ -186,7 +186,15 @@ impl RangeStream {
             let from = if self.whole_only { 0 } else { self.position };
             let until = self.until();
             let to = (until < self.blob.size).then_some(until);
-            let ask = Ask { repository: reference.repository(), path: &path, accept: None, from, to, what: &what };
+            let ask = Ask {
+                repository: reference.repository(),
+                path: &path,
+                accept: None,
+                head: false,
+                from,
+                to,
+                what: &what,
+            };
             let asked = client.transport.ask(&server, &ask);
             let asked = match self.patience {
                 Some(patience) => tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(too_slow(&what))),

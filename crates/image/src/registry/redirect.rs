@@ -4,7 +4,7 @@
 //! left for plain HTTP; ten are enough.
 
 use reqwest::{
-    Response, StatusCode, Url,
+    Method, Response, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE},
 };
 
@@ -51,7 +51,8 @@ impl Transport {
         for _ in 0..=MOST_REDIRECTS {
             let host = authority(&url);
             let foreign = host != authority(asked);
-            let mut request = self.client(&url)?.get(url.clone());
+            let method = if ask.head { Method::HEAD } else { Method::GET };
+            let mut request = self.client(&url)?.request(method, url.clone());
             if let Some(accept) = ask.accept {
                 request = request.header(ACCEPT, accept);
             }

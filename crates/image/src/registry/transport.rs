@@ -30,6 +30,8 @@ pub(super) struct Ask<'a> {
     /// Below `/v2/<repository>/`.
     pub(super) path: &'a str,
     pub(super) accept: Option<&'a str>,
+    /// Only the head of the answer.
+    pub(super) head: bool,
     /// First byte wanted.
     pub(super) from: u64,
     /// The byte after the last one wanted, where that is not the end.

@@ -19,12 +19,14 @@
 //! <cache>/images/<key>.json            metadata of a pulled reference
 //! <cache>/images/<key>.lock            held while that reference is pulled
 //! <cache>/leases/…                     layers that somebody uses and that stay
+//! <cache>/access/<key>                 a digest that a tenant's login was shown to have access to
 //! ```
 //! `<d>` is the layer's digest with `_` for `:`; `<key>` is the hex sha256 of the canonical reference.
 //!
 //! What has a final name is never written again: it is a function of its name. A hit, or another image, changes none of it;
 //! a damaged tree that nobody uses is exchanged as a whole. Order of publication: table, tree, index, metadata.
 
+mod access;
 mod boot;
 mod cache;
 mod images;
@@ -61,9 +63,10 @@ pub use remove::RemoveReport;
 pub use usage::Usage;
 pub use verify::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyOptions, VerifyReport};
 
+pub(crate) use access::AccessScope;
 pub(crate) use inherited::{Holder, Inherited};
 pub(crate) use metadata::FORMAT_VERSION;
 pub(crate) use publish::{Scratch, Wants, publish_table, publish_tree};
 pub(crate) use trash::throw_away;
-pub(crate) use tree::{Walker, fill, open_file};
+pub(crate) use tree::{Walker, copy_tree, fill, open_file};
 pub(crate) use verify::Rechecked;

@@ -2,8 +2,15 @@
 //! is there and right stays, and ours is dropped; one that is damaged, and that nobody uses, is exchanged as a whole.
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
+    },
     path::{Path, PathBuf},
 };
 
@@ -12,11 +19,11 @@ use rustix::fs::{CWD, RenameFlags, Timestamps, renameat_with};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{make_directory, publish_file, publish_file_with, remove_file_if_there, rename, step},
-    layer::{Halt, LayerIndex, Sidecar, Table, write_list},
+    layer::{Halt, LayerIndex, Sidecar, TableFacts, renumber, write_list},
     model::Digest,
     store::{
-        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, fill, status::Judged,
-        trash::throw_away,
+        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, copy_tree, fill,
+        status::Judged, trash::throw_away,
     },
 };
 
@@ -29,6 +36,17 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// Copies a tree whose content was just verified, for the holder of the lease of this name.
+    pub(crate) fn copy_of(cache: &GlobalCache, tree: &TreeName, lease: &str, halt: &Halt) -> Result<Self> {
+        let mut scratch = Self { path: cache.scratch(&tree.digest, lease), index: None };
+        throw_away(&scratch.path)?;
+        copy_tree(&cache.tree(tree, TreeFile::Tree), &scratch.path, halt)?;
+        if let Ok(index) = LayerIndex::open_trusted(&cache.tree(tree, TreeFile::Index), &cache.trust()?) {
+            scratch.index = Some(Sidecar::from(renumbered(&index, &scratch.path, halt)?));
+        }
+        Ok(scratch)
+    }
+
     /// Makes the directory, for the holder of the lease of this name.
     pub(crate) fn new(cache: &GlobalCache, digest: &Digest, lease: &str) -> Result<Self> {
         let scratch = Self { path: cache.scratch(digest, lease), index: None };
@@ -65,11 +83,7 @@ pub(super) fn fill_all(
     if *inherited == Inherited::default() {
         return Ok(index);
     }
-    let read = |index: Sidecar| {
-        let bytes = index.to_vec().map_err(|error| ImageError::io("read back the index of", tree, error))?;
-        LayerIndex::from_bytes(bytes)
-    };
-    let index = index.map(read).transpose()?;
+    let index = index.map(|index| read_index(&index, tree)).transpose()?;
     Ok(fill(tree, index.as_ref(), inherited, open_holder, halt)?.map(Sidecar::from))
 }
 
@@ -97,26 +111,26 @@ impl GlobalCache {
     /// `open_holder` opens the file that holds a link's bytes. Fails with `ERR_CACHE` where a damaged tree is in use.
     pub(crate) fn place(
         &self,
-        table: &Table,
+        facts: &TableFacts,
         inherited: &Inherited,
         scratch: &mut Option<Scratch>,
         wants: Wants,
         mut open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
         halt: &Halt,
     ) -> Result<Option<TreeName>> {
-        let digest = &table.verified().digest;
+        let digest = &facts.verified.digest;
         let has_index = scratch.as_ref().is_none_or(|scratch| scratch.index.is_some());
         // Where none can be made, one can't be missing.
         let index = wants.index && has_index;
         if let Some(scratch) = scratch {
             scratch.fill(inherited, &mut open_holder, halt)?;
         }
-        let base = (!table.has_cross_layer_links()).then(|| TreeName::base(digest));
+        let base = (!facts.has_cross_layer_links).then(|| TreeName::base(digest));
         let keyed = TreeName::keyed(digest, &inherited.key());
         for tree in base.into_iter().chain([keyed]) {
             let mut judged = self.judge(&tree, inherited, index, halt)?;
-            if judged == Judged::Right
-                && wants.comparison
+            let compares = judged == Judged::NoIndex || judged == Judged::Right && wants.comparison;
+            if compares
                 && let Some(scratch) = scratch
                 && !self.is_same_tree(&tree, scratch.path(), halt)?
             {
@@ -125,6 +139,12 @@ impl GlobalCache {
             let is_base = tree.inherited.is_none();
             match judged {
                 Judged::Right => return Ok(Some(tree)),
+                Judged::NoIndex => {
+                    // A healthy tree stays where it is; its index is made from that of an equal one.
+                    let Some(scratch) = scratch else { return Ok(None) };
+                    self.publish_missing_index(&tree, scratch, halt)?;
+                    return Ok(Some(tree));
+                }
                 Judged::Other => continue,
                 Judged::Damaged if self.is_in_use(digest)? => {
                     if is_base {
@@ -138,8 +158,8 @@ impl GlobalCache {
             }
             let Some(scratch) = scratch.take() else { return Ok(None) };
             halt.check()?;
-            let implied: Vec<Vec<u8>> = table.rows().filter(|row| row.implied).map(|row| row.path.to_vec()).collect();
             if is_base {
+                let implied: Vec<Vec<u8>> = inherited.directories.iter().map(|(path, _)| path.clone()).collect();
                 write_or_remove(&self.layer(digest, LayerFile::ImplicitDirs), &write_list(&implied))?;
             }
             publish_tree(self, &tree, scratch.path(), scratch.index.as_ref(), inherited)?;
@@ -147,11 +167,37 @@ impl GlobalCache {
         }
         Err(ImageError::internal("a tree with a key of its own has other values"))
     }
+
+    fn publish_missing_index(&self, tree: &TreeName, equal: &Scratch, halt: &Halt) -> Result<()> {
+        let Some(index) = &equal.index else { return Ok(()) };
+        let index = read_index(index, equal.path())?;
+        let bytes = renumbered(&index, &self.tree(tree, TreeFile::Tree), halt)?;
+        publish_file(&self.tree(tree, TreeFile::Index), &bytes)
+    }
+}
+
+fn read_index(index: &Sidecar, of: &Path) -> Result<LayerIndex> {
+    let bytes = index.to_vec().map_err(|error| ImageError::io("read back the index of", of, error))?;
+    LayerIndex::from_bytes(bytes)
+}
+
+/// The index of `tree`, from that of a tree that is equal but for its inodes.
+fn renumbered(index: &LayerIndex, tree: &Path, halt: &Halt) -> Result<Vec<u8>> {
+    renumber(index, |path| {
+        halt.check()?;
+        let path = tree.join(OsStr::from_bytes(path));
+        let there = fs::symlink_metadata(&path).map_err(|error| ImageError::io("stat", &path, error))?;
+        Ok(there.ino())
+    })
 }
 
 /// Publishes what the blob was verified to be, before any tree of it.
 pub(crate) fn publish_table(cache: &GlobalCache, digest: &Digest, table: &Sidecar) -> Result<()> {
     let path = cache.layer(digest, LayerFile::Table);
+    // It is a function of the blob: one that is there and whole is the same.
+    if cache.table(digest).is_some() {
+        return Ok(());
+    }
     publish_file_with(&path, |file| table.write_to(file))
 }
 

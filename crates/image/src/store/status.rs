@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use rustix::fs::fgetxattr;
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::Result,
     fs::is_random_name,
-    layer::{Halt, LayerIndex, OVERRIDE_STAT, OverrideStat, Table},
+    layer::{Halt, LayerIndex, OVERRIDE_STAT, OverrideStat, Table, TableFacts},
     model::Digest,
     store::{GlobalCache, Inherited, LayerFile, TreeFile, TreeName, Walker},
 };
@@ -16,31 +16,26 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct LayerStatus {
     /// What its blob was verified to be; `None` where nobody did, or the table is damaged.
-    pub(crate) table: Option<Table>,
-    /// A tree that an image may have as it is, or copy: undamaged, with its index where one is wanted.
-    pub(crate) tree: Option<TreeName>,
+    pub(crate) facts: Option<TableFacts>,
+    /// The base tree is undamaged, with its index where one is wanted. Not looked at where it depends on the image which
+    /// tree is the right one.
+    pub(crate) has_tree: bool,
 }
 
 impl LayerStatus {
     /// Fails as in an empty cache where manifest or config claim what the verified blob is not.
     pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<()> {
-        let Some(verified) = self.table.as_ref().map(Table::verified) else { return Ok(()) };
-        let mismatch = |what: &str, expected: String, actual: String| {
-            Err(ErrorKind::DigestMismatch { what: what.to_owned(), expected, actual }.into())
-        };
-        if verified.diff_id != *diff_id {
-            return mismatch("the uncompressed layer", diff_id.to_string(), verified.diff_id.to_string());
-        }
-        if verified.size != size {
-            let bytes = |size: u64| format!("{} of {size} bytes", verified.digest);
-            return mismatch("the layer's blob", bytes(size), bytes(verified.size));
-        }
-        Ok(())
+        self.facts.as_ref().map_or(Ok(()), |facts| facts.check_claims(size, diff_id))
     }
 
-    /// True if nothing of the layer has to be fetched or extracted, but for values that an image inherits.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.table.is_some() && self.tree.is_some()
+    /// True if it depends on the layers below which tree an image needs.
+    pub(crate) fn inherits(&self) -> bool {
+        self.facts.as_ref().is_some_and(TableFacts::inherits)
+    }
+
+    /// True if nothing has to be fetched or extracted before the trees of an image are chosen.
+    pub(crate) fn is_known(&self) -> bool {
+        self.inherits() || self.facts.is_some() && self.has_tree
     }
 }
 
@@ -50,27 +45,39 @@ pub(super) enum Judged {
     Absent,
     /// Undamaged, with these values.
     Right,
+    /// The same, but without the index that is wanted.
+    NoIndex,
     /// Undamaged, with the values of another image.
     Other,
     Damaged,
 }
 
 impl GlobalCache {
-    /// Looks at a layer: a `stat` a file of one tree. Takes no lock.
+    /// Looks at a layer: a `stat` a file of its tree. Takes no lock.
     pub(crate) fn layer_status(&self, digest: &Digest, index: bool, halt: &Halt) -> Result<LayerStatus> {
-        let table = self.table(digest);
-        let has_links = table.as_ref().is_some_and(Table::has_cross_layer_links);
-        let mut trees = Vec::new();
-        if !has_links {
-            trees.push(TreeName::base(digest));
-        }
-        let mut tree = trees.into_iter().find(|tree| self.tree_is_sound(tree, index, halt));
-        if tree.is_none() && table.is_some() {
-            let mut keyed = self.keyed_trees(digest)?.into_iter();
-            tree = keyed.find(|tree| self.tree_is_sound(tree, index, halt));
-        }
+        let facts = self.table_facts(digest)?;
+        let inherits = facts.as_ref().is_some_and(TableFacts::inherits);
+        let has_tree = !inherits && self.tree_is_sound(&TreeName::base(digest), index, halt);
         halt.check()?;
-        Ok(LayerStatus { table, tree })
+        Ok(LayerStatus { facts, has_tree })
+    }
+
+    /// True if a pull would not have to fetch the layer: its tree is there or, where that depends on the image, any tree.
+    pub(crate) fn has_content(&self, digest: &Digest, index: bool, halt: &Halt) -> Result<bool> {
+        let status = self.layer_status(digest, index, halt)?;
+        if !status.inherits() {
+            return Ok(status.is_known());
+        }
+        let mut trees = self.keyed_trees(digest)?;
+        trees.push(TreeName::base(digest));
+        trees.retain(|tree| !self.is_never_right(tree));
+        Ok(trees.iter().any(|tree| self.tree_is_sound(tree, index, halt)))
+    }
+
+    /// What a layer's blob was verified to be, by the header of its table.
+    pub(crate) fn table_facts(&self, digest: &Digest) -> Result<Option<TableFacts>> {
+        let facts = TableFacts::read(&self.layer(digest, LayerFile::Table), &self.trust()?)?;
+        Ok(facts.filter(|facts| facts.verified.digest == *digest))
     }
 
     /// A layer's table; `None` where there is none, or a damaged one.
@@ -97,7 +104,8 @@ impl GlobalCache {
 
     /// True if metadata name a tree that no image has: the base of a layer with links to lower layers.
     pub(super) fn is_never_right(&self, tree: &TreeName) -> bool {
-        tree.inherited.is_none() && self.table(&tree.digest).is_some_and(|table| table.has_cross_layer_links())
+        let facts = || self.table_facts(&tree.digest).ok().flatten();
+        tree.inherited.is_none() && facts().is_some_and(|facts| facts.has_cross_layer_links)
     }
 
     /// Judges a tree by what an image inherits.
@@ -106,26 +114,29 @@ impl GlobalCache {
         if path.symlink_metadata().is_err() {
             return Ok(Judged::Absent);
         }
-        let is_sound = self.tree_is_sound(tree, index, halt);
+        let is_sound = self.tree_is_sound(tree, false, halt);
         halt.check()?;
         if !is_sound {
             return Ok(Judged::Damaged);
         }
+        let index_path = self.tree(tree, TreeFile::Index);
+        let has_index = index_path.symlink_metadata().is_ok();
+        let right = if index && !has_index { Judged::NoIndex } else { Judged::Right };
         if tree.inherited.is_some() {
             let list = self.read_list_file(&self.tree(tree, TreeFile::List))?;
-            return Ok(if list == Some(inherited.to_bytes()) { Judged::Right } else { Judged::Damaged });
+            return Ok(if list == Some(inherited.to_bytes()) { right } else { Judged::Damaged });
         }
-        let index = if index { LayerIndex::open(&self.tree(tree, TreeFile::Index)).ok() } else { None };
-        values_are(&path, index.as_ref(), inherited, halt)
+        let index = if has_index { LayerIndex::open(&index_path).ok() } else { None };
+        Ok(if values_are(&path, index.as_ref(), inherited, halt)? { right } else { Judged::Other })
     }
 }
 
 /// Whether what stands in a base tree, and in its index, are these values: the original rewrites them in place.
-fn values_are(path: &Path, index: Option<&LayerIndex>, inherited: &Inherited, halt: &Halt) -> Result<Judged> {
+fn values_are(path: &Path, index: Option<&LayerIndex>, inherited: &Inherited, halt: &Halt) -> Result<bool> {
     let mut tree = Walker::new(path)?;
     for (path, stat) in &inherited.directories {
         halt.check()?;
-        let Ok(directory) = tree.directory(path) else { return Ok(Judged::Damaged) };
+        let Ok(directory) = tree.directory(path) else { return Ok(false) };
         let mut bytes = [0; 24];
         let read = fgetxattr(directory, OVERRIDE_STAT, &mut bytes[..]).ok();
         let there = read.and_then(|length| OverrideStat::from_bytes(bytes.get(..length)?));
@@ -133,8 +144,8 @@ fn values_are(path: &Path, index: Option<&LayerIndex>, inherited: &Inherited, ha
             index.lookup(path).is_some_and(|row| (row.uid, row.gid, row.mode) == (stat.uid, stat.gid, stat.mode))
         });
         if there != Some(*stat) || !indexed {
-            return Ok(Judged::Other);
+            return Ok(false);
         }
     }
-    Ok(Judged::Right)
+    Ok(true)
 }

@@ -7,6 +7,8 @@
 mod archive;
 #[path = "../crash/child.rs"]
 mod child;
+#[path = "../crash/golden.rs"]
+mod golden;
 #[path = "../crash/look.rs"]
 mod look;
 #[path = "../crash/scenario.rs"]
@@ -21,13 +23,17 @@ mod world;
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use golden::Golden;
 use microsandbox_image_core::{
-    Digest, GlobalCache, ImageError, PullResult, fail_points,
+    Digest, GlobalCache, ImageError, PullResult, Reference, fail_points,
     progress::{Event, Observer, Unobserved},
     store::LayerFile,
 };
@@ -81,14 +87,7 @@ fn canceller(
 }
 
 /// What a cancelled pull must leave, and that the next one succeeds.
-fn check(
-    how: &Scenario,
-    world: &World,
-    cache: &Path,
-    what: &str,
-    aborted: &Aborted,
-    golden: &BTreeMap<Digest, look::Tree>,
-) {
+fn check(how: &Scenario, world: &World, cache: &Path, what: &str, aborted: &Aborted, golden: &Golden) {
     let (directory, cache) = (cache, GlobalCache::new(cache));
     let reference = world.reference(how.image);
     look::assert_no_lock_stays(&cache);
@@ -104,7 +103,7 @@ fn check(
         std::thread::sleep(Duration::from_millis(2));
     }
     for layer in &layers {
-        look::whole(&cache, layer, &golden[layer]);
+        look::whole(&cache, layer, golden, || false);
     }
     if !how.damaged && !how.drops_blobs {
         let now = parts(&cache, &layers);
@@ -118,19 +117,11 @@ fn check(
     world.send_damaged(false);
     let result = pull(directory, &reference, &Scenario { force: false, ..how.clone() });
     let result = result.unwrap_or_else(|error| panic!("after {what}: {error:?}"));
-    for (layer, path) in layers.iter().zip(&result.layers) {
-        assert!(look::tree(path) == golden[layer], "{what}: {layer} is not right after the next pull");
-    }
+    golden.assert_right(how.image, &result.layers, &format!("after {what}"));
 }
 
 /// Cancels at the `count`th passing of a step; `None` if it did not come.
-fn abort_at(
-    how: &Scenario,
-    world: &World,
-    step: &str,
-    count: usize,
-    golden: &BTreeMap<Digest, look::Tree>,
-) -> Option<Duration> {
+fn abort_at(how: &Scenario, world: &World, step: &str, count: usize, golden: &Golden) -> Option<Duration> {
     let temp = how.prepare(world);
     let cache = temp.path().join("cache");
     let (at, cancel, act) = canceller(&cache, &World::layers(how.image));
@@ -153,7 +144,7 @@ fn abort_at(
 fn holds(how: &Scenario) {
     let _one = one_at_a_time();
     let world = World::new();
-    let golden = scenario::golden(&world);
+    let golden = Golden::new(&world);
     let mut passed = Vec::new();
     {
         let temp = how.prepare(&world);
@@ -197,8 +188,23 @@ fn a_forced_pull_may_be_cancelled_anywhere() {
 }
 
 #[test]
-fn a_pull_that_fits_a_layer_to_the_one_below_may_be_cancelled_anywhere() {
+fn a_pull_of_a_layer_that_depends_on_the_one_below_may_be_cancelled_anywhere() {
     holds(&Scenario { there: Some("one"), ..of("upper", "two") });
+}
+
+#[test]
+fn a_pull_that_makes_a_tree_beside_another_images_may_be_cancelled_anywhere() {
+    holds(&Scenario { there: Some("left"), ..of("beside", "right") });
+}
+
+#[test]
+fn a_pull_whose_blob_is_damaged_on_the_way_may_be_cancelled_anywhere() {
+    holds(&Scenario { damaged: true, ..of("damaged", "one") });
+}
+
+#[test]
+fn a_pull_that_waits_for_the_disk_may_be_cancelled_anywhere() {
+    holds(&Scenario { durable: true, ..of("durable", "one") });
 }
 
 #[test]
@@ -216,58 +222,133 @@ fn a_pull_of_three_layers_at_once_may_be_cancelled_anywhere() {
     holds(&Scenario { parallel: true, ..of("parallel", "three") });
 }
 
-/// Cancels at the `count`th event.
-struct CancelAt<F> {
-    left: Mutex<usize>,
+/// Cancels at the first event of some kind.
+struct CancelAt<W, F> {
+    is_wanted: W,
     act: F,
     event: Mutex<Option<Event>>,
 }
 
-impl<F: Fn() + Send + Sync> Observer for CancelAt<F> {
+impl<W: Fn(&Event) -> bool + Send + Sync, F: Fn() + Send + Sync> Observer for CancelAt<W, F> {
     fn notify(&self, event: Event) {
-        let mut left = self.left.lock().unwrap();
-        *left = left.wrapping_sub(1);
-        if *left == 0 {
-            *self.event.lock().unwrap() = Some(event);
+        let mut found = self.event.lock().unwrap();
+        if found.is_none() && (self.is_wanted)(&event) {
+            *found = Some(event);
             (self.act)();
         }
     }
+}
+
+/// Cancels at an event; tells which and how long it took, `None` if it did not come. `held` is what others hold until then.
+fn abort_at_event(
+    how: &Scenario,
+    world: &World,
+    golden: &Golden,
+    is_wanted: impl Fn(&Event) -> bool + Send + Sync + 'static,
+    hold: impl FnOnce(&Path) -> Held,
+) -> Option<(String, Duration)> {
+    let temp = how.prepare(world);
+    let cache = temp.path().join("cache");
+    let held = hold(&cache);
+    let (at, cancel, act) = canceller(&cache, &World::layers(how.image));
+    let observer = Arc::new(CancelAt { is_wanted, act, event: Mutex::default() });
+    let watching = Arc::clone(&observer) as Arc<dyn Observer>;
+    let outcome = pull_until(&cache, &world.reference(how.image), how, watching, cancel);
+    let ended = ENDED.lock().unwrap().unwrap();
+    held.lock().unwrap().take();
+    world.refuse_layer(false);
+    let event = observer.event.lock().unwrap().take()?;
+    let (when, parts) = at.lock().unwrap().take().unwrap();
+    let took = ended.saturating_duration_since(when);
+    let what = format!("{}: {event:?}", how.id);
+    assert!(outcome.is_err() || matches!(event, Event::Complete { .. }), "{what}: it went on to its end");
+    check(how, world, &cache, &what, &Aborted { outcome, took, parts }, golden);
+    Some((what, took))
+}
+
+/// A lock that somebody else holds.
+type Held = Arc<Mutex<Option<fs::File>>>;
+
+/// Somebody else holds the lock of this file.
+fn hold(path: &Path) -> fs::File {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
+    fs2::FileExt::try_lock_exclusive(&file).unwrap();
+    file
+}
+
+/// The quickest of some tries; fails where none is quick enough.
+fn is_in_time(mut tries: impl FnMut() -> Option<(String, Duration)>) -> bool {
+    let mut took = Vec::new();
+    for _ in 0..TRIES {
+        let Some((what, time)) = tries() else { return false };
+        if time <= LIMIT {
+            return true;
+        }
+        took.push((what, time));
+    }
+    panic!("these take longer than {LIMIT:?}: {took:?}");
 }
 
 #[test]
 fn a_pull_may_be_cancelled_at_each_event() {
     let _one = one_at_a_time();
     let world = World::new();
-    let golden = scenario::golden(&world);
-    let mut late = Vec::new();
+    let golden = Golden::new(&world);
     for how in [of("one after the other", "three"), Scenario { parallel: true, ..of("at once", "three") }] {
-        for count in 1.. {
-            let mut tookover = None;
-            for _ in 0..TRIES {
-                let temp = how.prepare(&world);
-                let cache = temp.path().join("cache");
-                let (at, cancel, act) = canceller(&cache, &World::layers(how.image));
-                let observer = Arc::new(CancelAt { left: Mutex::new(count), act, event: Mutex::default() });
-                let watching = Arc::clone(&observer) as Arc<dyn Observer>;
-                let outcome = pull_until(&cache, &world.reference(how.image), &how, watching, cancel);
-                let ended = ENDED.lock().unwrap().unwrap();
-                let Some(event) = observer.event.lock().unwrap().take() else { break };
-                let (when, parts) = at.lock().unwrap().take().unwrap();
-                let took = ended.saturating_duration_since(when);
-                let what = format!("{}: {event:?}", how.id);
-                assert!(outcome.is_err() || matches!(event, Event::Complete { .. }), "{what}: it went on to its end");
-                check(&how, &world, &cache, &what, &Aborted { outcome, took, parts }, &golden);
-                tookover = Some((what, took));
-                if took <= LIMIT {
-                    break;
-                }
-            }
-            match tookover {
-                None => break,
-                Some((what, took)) if took > LIMIT => late.push(format!("{what} {took:?}")),
-                Some(_) => {}
-            }
-        }
+        let at = |count: usize| {
+            let left = AtomicUsize::new(count);
+            move |_: &Event| left.fetch_sub(1, Ordering::SeqCst) == 1
+        };
+        let count =
+            (1..).find(|&count| !is_in_time(|| abort_at_event(&how, &world, &golden, at(count), |_| Held::default())));
+        assert!(count.is_some_and(|count| count > 20), "{count:?} events");
     }
-    assert_eq!(late, Vec::<String>::new(), "these take longer than {LIMIT:?}");
+}
+
+#[test]
+fn a_pull_that_waits_for_a_lock_may_be_cancelled() {
+    let _one = one_at_a_time();
+    let world = World::new();
+    let golden = Golden::new(&world);
+    let how = of("lock", "one");
+    let is_wait = |event: &Event| matches!(event, Event::LockWaiting { .. });
+    let layer = &World::layers("one")[0];
+    let reference = Reference::parse(&world.reference("one")).unwrap();
+    let locks: [&dyn Fn(&GlobalCache) -> PathBuf; 4] = [
+        &|cache| cache.image_lock_path(&reference, &support::amd64()),
+        &|cache| cache.directory().join("leases/gc.lock"),
+        &|cache| cache.layer(layer, LayerFile::DownloadLock),
+        &|cache| cache.layer(layer, LayerFile::Lock),
+    ];
+    for path in locks {
+        let take = |cache: &Path| {
+            let cache = GlobalCache::new(cache);
+            cache.prepare().unwrap();
+            Arc::new(Mutex::new(Some(hold(&path(&cache)))))
+        };
+        assert!(is_in_time(|| abort_at_event(&how, &world, &golden, is_wait, take)));
+    }
+    // The second time that the layer's lock is taken: to give the tree what it inherits.
+    let take = |cache: &Path| {
+        let held = Held::default();
+        let (taken, path) = (Arc::clone(&held), GlobalCache::new(cache).layer(layer, LayerFile::Lock));
+        fail_points::at_passing("open layers/<d>.lock", 2, move || *taken.lock().unwrap() = Some(hold(&path)));
+        held
+    };
+    assert!(is_in_time(|| abort_at_event(&how, &world, &golden, is_wait, take)));
+}
+
+#[test]
+fn a_pull_that_waits_for_its_next_try_may_be_cancelled() {
+    let _one = one_at_a_time();
+    let world = World::new();
+    let golden = Golden::new(&world);
+    let how = Scenario { retries: 5, ..of("retry", "one") };
+    let is_retry = |event: &Event| matches!(event, Event::Retrying { .. });
+    let refuse = |_: &Path| {
+        world.refuse_layer(true);
+        Held::default()
+    };
+    assert!(is_in_time(|| abort_at_event(&how, &world, &golden, is_retry, refuse)));
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt as _, MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -12,12 +12,11 @@ use fs2::FileExt;
 use microsandbox_image_core::{
     Digest, GlobalCache, Reference,
     layer::{LayerIndex, read_stat},
-    store::LayerFile,
 };
 
 use crate::{
+    golden::Golden,
     support::{amd64, images},
-    world::DEPENDENT,
 };
 
 /// A tree: each path's kind, content, described owner and mode, number of names.
@@ -42,38 +41,94 @@ pub fn tree(root: &Path) -> Tree {
     tree
 }
 
-/// What a layer has under final names, each looked at and found whole.
-pub fn whole(cache: &GlobalCache, layer: &Digest, golden: &Tree) -> BTreeSet<&'static str> {
-    let path = |file| cache.layer(layer, file);
+/// What a layer has under final names, each looked at and found to be what an undisturbed pull publishes. `damaged` says
+/// that the base may be the damaged one that was there before.
+pub fn whole(
+    cache: &GlobalCache,
+    layer: &Digest,
+    golden: &Golden,
+    damaged: impl Fn() -> bool,
+) -> BTreeSet<&'static str> {
     let mut whole = BTreeSet::new();
-    if let Ok(blob) = fs::read(path(LayerFile::Blob)) {
-        assert_eq!(images::sha256(&blob), *layer, "a blob under its final name is damaged");
-        whole.insert("blob");
-    }
-    let root = path(LayerFile::Tree);
-    if root.exists() {
-        let mut there = tree(&root);
-        let mut wanted = golden.clone();
-        if there != wanted {
-            // It may still have to be fitted to the layer below.
-            for path in DEPENDENT.map(Path::new) {
-                assert_eq!(there.remove(path).is_some(), wanted.remove(path).is_some(), "{path:?}");
+    let of_layer = layer.to_path_safe() + ".";
+    for name in names(cache.layers_dir()).into_iter().filter(|name| name.starts_with(&of_layer)) {
+        let path = cache.layers_dir().join(&name);
+        let (key, suffix) = match name[of_layer.len()..].split_once('.') {
+            Some((key, suffix)) if is_random(key) => (Some(key), suffix),
+            _ => (None, &name[of_layer.len()..]),
+        };
+        whole.insert(match (suffix, key) {
+            ("tar.gz", None) => {
+                let blob = fs::read(path).unwrap();
+                assert_eq!(images::sha256(&blob), *layer, "a blob under its final name is damaged");
+                "blob"
             }
-        }
-        assert!(there == wanted, "a tree under its final name is not whole");
-        whole.insert("tree");
-    }
-    if path(LayerFile::Index).exists() {
-        assert!(root.exists(), "an index without its tree");
-        let index = LayerIndex::open(&path(LayerFile::Index)).unwrap();
-        for entry in tree(&root).keys().filter(|path| *path != Path::new(".complete")) {
-            let there = root.join(entry).symlink_metadata().unwrap();
-            let row = index.lookup(entry.as_os_str().as_encoded_bytes()).expect("the index names all that is there");
-            assert_eq!((row.inode, row.size), (there.ino(), if there.is_dir() { 0 } else { there.len() }), "{entry:?}");
-        }
-        whole.insert("index");
+            ("table" | "inherited" | "implicit_dirs", _) => {
+                assert!(Some(&fs::read(path).unwrap()) == golden.files.get(&name), "{name} is not whole");
+                match (suffix, key) {
+                    ("table", _) => "table",
+                    (_, Some(_)) => "keyed list",
+                    _ => "list",
+                }
+            }
+            ("extracted", _) => {
+                let (there, wanted) = (tree(&path), golden.trees.get(&name).expect("a tree that some image has"));
+                let is_damaged = there != *wanted;
+                assert!(!is_damaged || damaged() && there == altered(wanted), "{name} is not whole");
+                match key {
+                    Some(_) => "keyed tree",
+                    None if is_damaged => "damaged tree",
+                    None => "tree",
+                }
+            }
+            ("index", _) => {
+                assert_describes(&path, &path.with_extension("extracted"));
+                if key.is_some() { "keyed index" } else { "index" }
+            }
+            _ => continue,
+        });
     }
     whole
+}
+
+/// An index tells what is in its tree.
+fn assert_describes(index: &Path, root: &Path) {
+    assert!(root.exists(), "an index without its tree: {index:?}");
+    let index = LayerIndex::open(index).unwrap();
+    for entry in tree(root).keys().filter(|path| *path != Path::new(".complete")) {
+        let path = root.join(entry);
+        let there = path.symlink_metadata().unwrap();
+        let row = index.lookup(entry.as_os_str().as_encoded_bytes()).expect("the index names all that is there");
+        let size = if there.is_dir() { 0 } else { there.len() };
+        let stat = read_stat(&path).unwrap().unwrap();
+        let described = (stat.uid, stat.gid, stat.mode);
+        assert_eq!((row.inode, row.size, (row.uid, row.gid, row.mode)), (there.ino(), size, described), "{entry:?}");
+    }
+}
+
+/// The file whose first byte a damaged tree has wrong.
+fn victim(tree: &Tree) -> PathBuf {
+    let mut files = tree.iter().filter(|(_, (_, content, ..))| !content.is_empty());
+    files.next().expect("a file that is not empty").0.clone()
+}
+
+fn altered(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    tree.get_mut(&victim(&tree)).unwrap().1[0] ^= 1;
+    tree
+}
+
+/// Damages a base tree in a way that no look at sizes finds.
+pub fn damage(root: &Path) {
+    let path = root.join(victim(&tree(root)));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&bytes, 0).unwrap();
+}
+
+/// Random names and keys are 16 hex digits or more.
+fn is_random(part: &str) -> bool {
+    part.len() >= 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// True if the image's metadata are there; then they are right, and all their layers are there.
@@ -96,8 +151,6 @@ pub fn unfinished(cache: &GlobalCache) -> BTreeSet<String> {
                 (_, true) => &name[64..],
                 _ => &name[..],
             };
-            // Random parts and keys are 16 hex digits or more.
-            let is_random = |part: &str| part.len() >= 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
             let suffix: Vec<&str> = suffix.split('.').filter(|part| !is_random(part)).collect();
             let suffix = &suffix.join(".")[..];
             let kind = match suffix {

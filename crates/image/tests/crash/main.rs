@@ -10,6 +10,7 @@
 mod archive;
 mod child;
 mod coverage;
+mod golden;
 mod look;
 mod scenario;
 #[path = "../support/mod.rs"]
@@ -20,12 +21,15 @@ mod world;
 use scenario::Scenario;
 
 /// The kinds of pull, by the name of their table.
-fn scenarios() -> [Scenario; 8] {
+fn scenarios() -> [Scenario; 11] {
     let of = |id, image| Scenario { id, image, ..Scenario::default() };
     [
         of("first", "one"),
         Scenario { there: Some("one"), force: true, ..of("force", "one") },
         Scenario { there: Some("one"), ..of("upper", "two") },
+        Scenario { there: Some("left"), ..of("beside", "right") },
+        Scenario { there: Some("one"), damaged_trees: true, force: true, ..of("exchange", "one") },
+        Scenario { there: Some("both"), damaged_trees: true, original: true, ..of("original", "both") },
         Scenario { leftovers: true, ..of("sweep", "one") },
         Scenario { damaged: true, ..of("damaged", "one") },
         Scenario { drops_blobs: true, ..of("dropped", "one") },
@@ -49,7 +53,22 @@ fn a_forced_pull_over_a_layer_that_is_there_may_end_anywhere() {
 }
 
 #[test]
-fn a_pull_that_fits_a_layer_to_the_one_below_may_end_anywhere() {
+fn a_pull_of_a_layer_whose_base_has_the_values_of_another_image_may_end_anywhere() {
+    holds("beside");
+}
+
+#[test]
+fn a_forced_pull_that_exchanges_a_damaged_tree_may_end_anywhere() {
+    holds("exchange");
+}
+
+#[test]
+fn a_pull_over_damaged_trees_that_the_original_made_may_end_anywhere() {
+    holds("original");
+}
+
+#[test]
+fn a_pull_of_a_layer_that_depends_on_the_one_below_may_end_anywhere() {
     holds("upper");
 }
 

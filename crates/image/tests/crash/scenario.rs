@@ -1,18 +1,19 @@
 //! One kind of pull, killed at each of its steps.
 
-use std::{collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::process::ExitStatusExt};
 
 use microsandbox_image_core::{
     Digest, GlobalCache, Reference,
     progress::Event,
     pull::verify,
-    store::{Depth, LayerFile, SkipReason, Skipped, VerifyOptions},
+    store::{Depth, LayerFile, SkipReason, Skipped, TreeFile, TreeName, VerifyOptions},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     child::{self, Passed},
-    look::{self, Tree},
+    golden::Golden,
+    look,
     support::amd64,
     table::{self, Row},
     world::{World, pull, pull_watched},
@@ -35,6 +36,12 @@ pub struct Scenario {
     pub leftovers: bool,
     /// The blob comes with a wrong byte.
     pub damaged: bool,
+    /// The layers that are there have trees that were damaged since.
+    pub damaged_trees: bool,
+    /// The original made what is there: no tables, no lists, no metadata of ours.
+    pub original: bool,
+    /// How often the registry is asked again.
+    pub retries: u32,
     /// All layers and stages at once, as usual; else one after the other, so that every run is the same.
     pub parallel: bool,
 }
@@ -42,7 +49,7 @@ pub struct Scenario {
 impl Scenario {
     pub fn holds(&self) {
         let world = World::new();
-        let golden = golden(&world);
+        let golden = Golden::new(&world);
         let passed = {
             let temp = self.prepare(&world);
             child::record(&temp.path().join("cache"), &world.reference(self.image), self)
@@ -70,7 +77,7 @@ impl Scenario {
     }
 
     /// Kills one pull and looks; `None` if it ended before.
-    fn end_at(&self, world: &World, golden: &BTreeMap<Digest, Tree>, step: &str, count: usize) -> Option<Row> {
+    fn end_at(&self, world: &World, golden: &Golden, step: &str, count: usize) -> Option<Row> {
         let temp = self.prepare(world);
         let directory = temp.path().join("cache");
         let (cache, reference) = (GlobalCache::new(&directory), world.reference(self.image));
@@ -84,7 +91,9 @@ impl Scenario {
         let left = look::unfinished(&cache);
         let mut held = BTreeMap::new();
         for layer in &layers {
-            held.insert(layer.clone(), look::whole(&cache, layer, &golden[layer]));
+            // Once there is a table, nobody looks at more than sizes: by then the original's trees must be right.
+            let damaged = || self.damaged_trees && !(self.original && cache.layer(layer, LayerFile::Table).exists());
+            held.insert(layer.clone(), look::whole(&cache, layer, golden, damaged));
         }
         let mut whole = held[layers.last().unwrap()].clone();
         whole.extend(look::is_remembered(&cache, &reference).then_some("metadata"));
@@ -93,16 +102,15 @@ impl Scenario {
             assert_verified(&cache);
         }
         let asked = world.server.requests().len();
-        let (pulled, events) = pull_watched(&directory, &reference, &Scenario { force: false, ..self.clone() });
+        let (pulled, events) = pull_watched(&directory, &reference, &self.next());
         let result = pulled.unwrap_or_else(|error| panic!("{step} {count}: {error:?}"));
         let requests = world.server.requests().split_off(asked);
         for (layer, held) in &held {
             let fetched = requests.iter().any(|request| request.path.ends_with(&layer.to_string()));
-            assert!(!(fetched && held.contains("blob")), "{step}: a finished download was fetched again");
+            let force = self.next().force;
+            assert!(force || !(fetched && held.contains("blob")), "{step}: a finished download was fetched again");
         }
-        for (layer, path) in layers.iter().zip(&result.layers) {
-            assert!(look::tree(path) == golden[layer], "{step} {count}: {layer} is not right after the next pull");
-        }
+        golden.assert_right(self.image, &result.layers, &format!("after {step} {count}"));
         assert!(cache.lookup(&Reference::parse(&reference).unwrap(), &amd64()).unwrap().is_some());
         if requests.is_empty() {
             // A hit writes nothing; the next that is none sweeps.
@@ -120,12 +128,18 @@ impl Scenario {
         Some(Row { step: step.to_owned(), whole, left, next: table::next(requests.is_empty(), &from, extracts) })
     }
 
+    /// The next pull. That a tree is damaged under its metadata is found by those alone who doubt it.
+    pub fn next(&self) -> Self {
+        Self { force: self.force && self.damaged_trees, ..self.clone() }
+    }
+
     /// A cache as the scenario wants it.
     pub fn prepare(&self, world: &World) -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         let directory = temp.path().join("cache");
         if let Some(there) = self.there {
             pull(&directory, &world.reference(there), &Scenario::default()).unwrap();
+            self.spoil(&GlobalCache::new(&directory), there, world);
         }
         if self.leftovers {
             leave(&GlobalCache::new(&directory), &World::layers(self.image)[0], &world.reference(self.image));
@@ -135,31 +149,49 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    /// Makes what is there the original's, or damages it.
+    fn spoil(&self, cache: &GlobalCache, there: &str, world: &World) {
+        for layer in World::layers(there) {
+            if self.damaged_trees {
+                look::damage(&cache.layer(&layer, LayerFile::Tree));
+            }
+            if self.original {
+                fs::remove_file(cache.layer(&layer, LayerFile::Table)).unwrap();
+                let list = cache.tree(&TreeName::base(&layer), TreeFile::List);
+                if list.exists() {
+                    fs::remove_file(list).unwrap();
+                }
+            }
+        }
+        if self.original {
+            let reference = Reference::parse(&world.reference(there)).unwrap();
+            fs::remove_file(cache.image_metadata_path(&reference, &amd64())).unwrap();
+        }
+    }
+}
+
 /// All that crashes leave, at once.
 fn leave(cache: &GlobalCache, layer: &Digest, reference: &str) {
     cache.prepare().unwrap();
     let path = |name: &str| cache.layers_dir().join(name);
-    for directory in [path(".trash-1-1-1"), cache.layer(layer, LayerFile::Extracting)] {
+    let scratch = path(&format!("{}.0123456789abcdef0123456789abcdef.extracting", layer.to_path_safe()));
+    for directory in [path(".trash-1-1-1"), cache.layer(layer, LayerFile::Extracting), scratch] {
         fs::create_dir_all(directory.join("etc")).unwrap();
         fs::write(directory.join("etc/file"), "half").unwrap();
     }
     fs::write(path(".probe-1-1"), "").unwrap();
     fs::write(cache.layer(layer, LayerFile::Part), World::half_a_layer()).unwrap();
-    fs::write(cache.layer(layer, LayerFile::Index).with_extension("index.part"), "half").unwrap();
+    for suffix in ["table", "index", "inherited"] {
+        let name = format!("{}.{suffix}.0123456789abcdef0123456789abcdef.part", layer.to_path_safe());
+        fs::write(path(&name), "half").unwrap();
+    }
     let metadata = cache.image_metadata_path(&Reference::parse(reference).unwrap(), &amd64());
     fs::write(metadata.with_extension("json.part"), "{").unwrap();
     let leases = cache.directory().join("leases");
     fs::create_dir(&leases).unwrap();
-    fs::write(leases.join("1-1-1"), "").unwrap();
+    fs::write(leases.join("0123456789abcdef0123456789abcdef"), "").unwrap();
     fs::write(leases.join("gc.lock"), "").unwrap();
-}
-
-/// The trees as they are after a pull that nobody kills.
-pub fn golden(world: &World) -> BTreeMap<Digest, Tree> {
-    let temp = tempfile::tempdir().unwrap();
-    let result = pull(&temp.path().join("golden"), &world.reference("three"), &Scenario::default()).unwrap();
-    let trees = result.layers.iter().map(|path: &std::path::PathBuf| look::tree(Path::new(path)));
-    result.layer_digests.iter().cloned().zip(trees).collect()
 }
 
 fn assert_verified(cache: &GlobalCache) {

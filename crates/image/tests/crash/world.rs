@@ -19,33 +19,49 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archive::{Header, archive},
     scenario::Scenario,
-    support::{self, Server, Store, Watch, images},
+    support::{self, Reply, Server, Store, Watch, images},
 };
 
-/// Paths of the upper layer that depend on the layer below.
-pub const DEPENDENT: [&str; 4] = ["usr", "usr/lib", "usr/lib/linked", "opt"];
+/// The images, in an order in which each layer gets the trees that the scenarios expect: `left` comes before `right`.
+pub const IMAGES: [&str; 6] = ["one", "two", "three", "both", "left", "right"];
+
+/// The layers of an image, bottom first.
+fn bytes_of(image: &str) -> Vec<Vec<u8>> {
+    match image {
+        "one" => vec![base()],
+        "two" => vec![base(), upper()],
+        "three" => vec![base(), upper(), third()],
+        "both" => vec![base(), third()],
+        "left" => vec![base(), shared()],
+        "right" => vec![other_base(), shared()],
+        _ => panic!("no image has this name: {image}"),
+    }
+}
 
 /// The registry.
 pub struct World {
     pub server: Server,
     damaged: Arc<AtomicBool>,
+    refused: Arc<AtomicBool>,
 }
 
 impl World {
     pub fn new() -> Self {
-        let (base, upper, third) = (base(), upper(), third());
         let mut store = Store::default();
-        for (tag, layers) in [
-            ("one", vec![&base[..]]),
-            ("two", vec![&base[..], &upper[..]]),
-            ("three", vec![&base[..], &upper[..], &third[..]]),
-        ] {
+        for tag in IMAGES {
+            let layers = bytes_of(tag);
+            let layers: Vec<&[u8]> = layers.iter().map(|layer| &layer[..]).collect();
             let manifest = store.image("linux/amd64", &layers);
             store.tag(tag, images::OCI_MANIFEST, &manifest);
         }
         let damaged = Arc::new(AtomicBool::new(false));
-        let (wrong, blob) = (Arc::clone(&damaged), images::sha256(&base).to_string());
+        let (wrong, blob) = (Arc::clone(&damaged), images::sha256(&base()).to_string());
+        let refused = Arc::new(AtomicBool::new(false));
+        let refuse = Arc::clone(&refused);
         let server = Server::start(move |request| {
+            if refuse.load(Ordering::Relaxed) && request.path.ends_with(&blob) {
+                return Reply::new(503, "");
+            }
             let mut reply = store.reply(request);
             if wrong.load(Ordering::Relaxed) && request.path.ends_with(&blob) {
                 let last = reply.body.len() - 1;
@@ -53,12 +69,17 @@ impl World {
             }
             reply
         });
-        Self { server, damaged }
+        Self { server, damaged, refused }
     }
 
     /// From now on the lowest layer is sent with a wrong byte, or rightly.
     pub fn send_damaged(&self, damaged: bool) {
         self.damaged.store(damaged, Ordering::Relaxed);
+    }
+
+    /// From now on the registry fails where the lowest layer is asked for, or not.
+    pub fn refuse_layer(&self, refused: bool) {
+        self.refused.store(refused, Ordering::Relaxed);
     }
 
     pub fn reference(&self, image: &str) -> String {
@@ -67,13 +88,7 @@ impl World {
 
     /// The layers of an image, bottom first.
     pub fn layers(image: &str) -> Vec<Digest> {
-        let all = [base(), upper(), third()].map(|layer| images::sha256(&layer));
-        let count = match image {
-            "one" => 1,
-            "two" => 2,
-            _ => 3,
-        };
-        all[..count].to_vec()
+        bytes_of(image).iter().map(|layer| images::sha256(layer)).collect()
     }
 
     /// The first bytes of an image's lowest layer.
@@ -122,7 +137,7 @@ pub fn pull_until(
         durable: how.durable,
         ..PullOptions::default()
     };
-    let client = ClientOptions { retries: 0, ..support::options() };
+    let client = ClientOptions { retries: how.retries, ..support::options() };
     let registry = Registry::new(GlobalCache::new(cache), support::amd64(), client, settings).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let reference = Reference::parse(reference).unwrap();
@@ -165,4 +180,18 @@ fn upper() -> Vec<u8> {
 
 fn third() -> Vec<u8> {
     archive().dir("third").file_bytes(b"third/file", &support::noise(40_000)).end().0
+}
+
+/// A base with other owners.
+fn other_base() -> Vec<u8> {
+    let made = archive()
+        .put(Header::new(b'5', b"usr").uid(9), b"")
+        .put(Header::new(b'5', b"usr/lib").uid(11).gid(11), b"")
+        .file_bytes(b"usr/lib/base", &support::noise(20_000));
+    made.end().0
+}
+
+/// A layer whose directories are those of the layer below, without links to it.
+fn shared() -> Vec<u8> {
+    archive().file_bytes(b"usr/lib/shared", &support::noise(30_000)).file("usr/share/text", "text").end().0
 }

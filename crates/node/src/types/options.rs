@@ -15,6 +15,7 @@ pub(crate) struct RegistryText {
     pub(crate) cache: String,
     #[serde(default)]
     pub(crate) trusted_owners: Vec<u32>,
+    access_scope: Option<String>,
     pub(crate) platform: Option<Platform>,
     auth: Option<AuthText>,
     #[serde(default)]
@@ -104,6 +105,7 @@ impl RegistryText {
             extractions: self.threads.unwrap_or(defaults.extractions),
             writers: self.threads.unwrap_or(defaults.writers).min(4),
             lock_timeout: self.lock_timeout.map_or(defaults.lock_timeout, |limit| limit.map(Duration::from_millis)),
+            access_scope: self.access_scope.clone(),
         }
     }
 

@@ -199,7 +199,7 @@ impl Tables {
     }
 }
 
-fn seal(file: &mut [u8]) {
+pub(super) fn seal(file: &mut [u8]) {
     let sum = checksum(file);
     file[CHECKSUM..HEADER].copy_from_slice(&sum.to_le_bytes());
 }

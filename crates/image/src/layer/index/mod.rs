@@ -5,9 +5,12 @@
 
 mod build;
 mod read;
+mod renumber;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub(crate) use build::{Patch, build, patch};
+pub(crate) use renumber::renumber;
+
 pub use read::{DirectoryRecord, EntryRecord, LayerIndex};

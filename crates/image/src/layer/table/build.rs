@@ -10,8 +10,8 @@ use crate::{
         table::{
             row::{RowKind, StreamSegment, Verified},
             wire::{
-                CHECKSUM, CROSS_LAYER, DETAILS, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, IMPLIED, MAGIC, NO_POSITION,
-                NONE, OPAQUE, ROW, VERSION,
+                CHECKSUM, CROSS_LAYER, DETAILS, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, HEADER_CHECKSUM, IMPLIED, MAGIC,
+                NO_POSITION, NONE, OPAQUE, ROW, VERSION, header_checksum,
             },
         },
         tar::Timestamp,
@@ -136,6 +136,9 @@ fn header(verified: &Verified, flags: u32, rows: u32, pool: u64) -> [u8; HEADER]
     for (at, length) in (48..).step_by(2).zip(lengths) {
         header[at..at + 2].copy_from_slice(&(length as u16).to_le_bytes());
     }
+    let texts = [&verified.digest.to_string(), &verified.diff_id.to_string(), media_type(verified)];
+    let sum = header_checksum(&header, texts.map(String::as_bytes).concat().as_slice());
+    header[HEADER_CHECKSUM..HEADER_CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
     header
 }
 

@@ -8,8 +8,8 @@ use crate::{
         read::read_row,
         row::{Row, RowKind, Verified},
         wire::{
-            CHECKSUM, CROSS_LAYER, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, IMPLIED, MAGIC, NONE, OPAQUE, ROW, VERSION,
-            checksum, u16_at, u32_at, u64_at,
+            CHECKSUM, CROSS_LAYER, HAS_CROSS_LAYER, HAS_IMPLIED, HEADER, HEADER_CHECKSUM, IMPLIED, MAGIC, NONE, OPAQUE,
+            ROW, VERSION, checksum, header_checksum, u16_at, u32_at, u64_at,
         },
     },
     model::Digest,
@@ -39,11 +39,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<Parts, &'static str> {
         return Err("its checksum is wrong");
     }
     let flags = u32_at(bytes, 8);
-    let reserved = u32_at(bytes, 20) != 0 || bytes[54..HEADER].iter().any(|&byte| byte != 0);
+    let reserved = bytes[54..HEADER].iter().any(|&byte| byte != 0);
     if flags & !(HAS_IMPLIED | HAS_CROSS_LAYER) != 0 || reserved {
         return Err("it has something that this version does not know");
     }
-    let verified = verified(bytes, &bytes[pool.clone()]).ok_or("what it says of the blob can't be read")?;
+    let verified = read_verified(bytes, &bytes[pool.clone()]).ok_or("what it says of the blob can't be read")?;
     let found = Checker::new(&bytes[rows.clone()], &bytes[pool.clone()], verified.uncompressed_size).all()?;
     if found != flags {
         return Err("its flags are not those of its rows");
@@ -52,10 +52,14 @@ pub(super) fn check(bytes: &[u8]) -> Result<Parts, &'static str> {
     Ok(Parts { verified, has_implied, has_cross_layer, rows, pool })
 }
 
-fn verified(header: &[u8], pool: &[u8]) -> Option<Verified> {
+pub(super) fn read_verified(header: &[u8], pool: &[u8]) -> Option<Verified> {
     let (digest, rest) = pool.split_at_checked(u16_at(header, 48).into())?;
     let (diff_id, rest) = rest.split_at_checked(u16_at(header, 50).into())?;
     let media_type = rest.get(..u16_at(header, 52).into())?;
+    let texts = pool.get(..digest.len() + diff_id.len() + media_type.len())?;
+    if header_checksum(header, texts) != u32_at(header, HEADER_CHECKSUM) {
+        return None;
+    }
     let digest_of = |bytes| Digest::parse(std::str::from_utf8(bytes).ok()?).ok();
     Some(Verified {
         digest: digest_of(digest)?,

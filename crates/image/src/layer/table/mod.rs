@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+mod facts;
 mod from_tree;
 mod read;
 mod row;
@@ -13,6 +14,7 @@ mod wire;
 
 #[cfg(test)]
 pub(crate) use build::build_table;
+pub(crate) use facts::TableFacts;
 pub(crate) use from_tree::from_tree;
 pub(crate) use read::Table;
 pub(crate) use row::{OwnedRow, Row, RowKind, StreamSegment, Verified};

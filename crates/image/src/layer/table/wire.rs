@@ -6,6 +6,8 @@ pub(super) const HEADER: usize = 64;
 pub(super) const ROW: usize = 56;
 /// Place of the checksum in the header.
 pub(super) const CHECKSUM: usize = 12;
+/// Place of the header's own checksum.
+pub(super) const HEADER_CHECKSUM: usize = 20;
 
 /// Header flags.
 pub(super) const HAS_IMPLIED: u32 = 1;
@@ -22,6 +24,15 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const NO_POSITION: u64 = u64::MAX;
 /// Bytes before a target in the details of a row: device, length of the target, counts of segments and attributes.
 pub(super) const DETAILS: usize = 16;
+
+/// The checksum of a header and of the texts it points at, both checksums counted as zeros: for who reads no more.
+pub(super) fn header_checksum(header: &[u8], texts: &[u8]) -> u32 {
+    let mut header: [u8; HEADER] = header[..HEADER].try_into().expect("a whole header");
+    for at in [CHECKSUM, HEADER_CHECKSUM] {
+        header[at..at + 4].fill(0);
+    }
+    crc32c::crc32c_append(crc32c::crc32c(&header), texts)
+}
 
 /// The checksum of a whole file, its own field counted as zeros.
 pub(super) fn checksum(file: &[u8]) -> u32 {

@@ -87,6 +87,9 @@ impl GlobalCache {
         remove_leftovers(self, &inventory, &mut removal)?;
         drop(gc);
         let (removed, kept) = removal.delete()?;
+        if !options.dry_run {
+            self.remove_stale_access(&inventory, wait)?;
+        }
         let freed_bytes = removed.iter().map(|item| item.bytes).sum();
         let remaining_bytes = total.saturating_sub(freed_bytes);
         Ok(PruneReport { dry_run: options.dry_run, removed, kept, freed_bytes, remaining_bytes })

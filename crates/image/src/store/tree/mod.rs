@@ -3,7 +3,6 @@
 //! All of it goes relative to open directories, follows no link, opens nothing that blocks, and looks at the type of
 //! what was opened. Nothing here touches a tree that was published, but to read it.
 
-#[cfg(test)]
 mod copy;
 mod file;
 mod fill;
@@ -11,7 +10,6 @@ mod fill;
 mod tests;
 mod walker;
 
-#[cfg(test)]
 pub(crate) use copy::copy_tree;
 pub(crate) use file::open_file;
 pub(crate) use fill::fill;

@@ -12,7 +12,8 @@ use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{Lock, make_directory, remove_file_if_there},
     layer::{
-        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Source, Unpack, Unpacked, unpack, write_list,
+        BlobFacts, Halt, LayerIndex, Limits, OVERRIDE_STAT, OverrideStat, Sidecar, Source, TableFacts, Unpack,
+        Unpacked, unpack, write_list,
     },
     model::{Digest, Hasher},
     store::{
@@ -382,15 +383,24 @@ impl LayerCheck<'_> {
 
     /// The tree that was unpacked, in place of the one that is damaged or missing.
     fn publish(&self, unpacked: &Unpacked) -> Result<()> {
-        if let Some(table) = &unpacked.table {
-            publish_table(self.cache, self.digest(), table)?;
+        let values = self.values(unpacked)?;
+        if let Some(made) = &unpacked.table
+            && (self.cache.table(self.digest()).is_some() || self.proves_base(made, &unpacked.implicit_directories)?)
+        {
+            publish_table(self.cache, self.digest(), made)?;
         }
         if self.tree.inherited.is_none() {
             let list = write_list(&unpacked.implicit_directories);
             write_or_remove(&self.path(LayerFile::ImplicitDirs), &list)?;
         }
         let (scratch, index) = (self.path(LayerFile::Extracting), unpacked.index.as_ref());
-        publish_tree(self.cache, &self.tree, &scratch, index, &self.values(unpacked)?)
+        publish_tree(self.cache, &self.tree, &scratch, index, &values)
+    }
+
+    /// Compares the base, if nobody did so before: from the first table on it would count.
+    fn proves_base(&self, made: &Sidecar, implied: &[Vec<u8>]) -> Result<bool> {
+        let facts = TableFacts::of(made)?;
+        self.cache.prove_base(&facts, implied, &self.path(LayerFile::Extracting), self.halt)
     }
 
     fn is_there(&self, file: LayerFile) -> bool {

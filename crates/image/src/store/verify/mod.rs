@@ -6,6 +6,7 @@
 
 mod image;
 mod layer;
+mod prove;
 mod recheck;
 mod report;
 mod tree;
