@@ -26,7 +26,7 @@ use crate::{
         publish_table, publish_tree, throw_away,
         verify::{
             Depth, ProblemKind, Repair, SkipReason,
-            tree::{Difference, Excused, compare_trees, compare_with_index, open},
+            tree::{Difference, Excused, compare_trees, compare_with_index, left_out, open},
         },
     },
 };
@@ -281,6 +281,8 @@ impl LayerCheck<'_> {
         if self.tree.inherited.is_none() {
             // The original rewrites these in place, for another image.
             excused.directories.extend(unpacked.implicit_directories.iter().cloned());
+            let links = unpacked.lower_links.iter().map(|link| link.path.clone());
+            excused.absent = left_out(&must_be, links, &unpacked.implicit_directories, self.halt)?;
             let rest = compare_trees(&is, &must_be, &excused, self.halt)?;
             if rest.len() != found.len() || self.cache.table(self.digest()).is_none() {
                 findings.skipped = Some(SkipReason::MadeByOriginal);
