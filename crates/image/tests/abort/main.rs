@@ -67,12 +67,14 @@ fn parts(cache: &GlobalCache, layers: &[Digest]) -> BTreeMap<Digest, u64> {
     layers.iter().map(|layer| (layer.clone(), length(layer))).collect()
 }
 
+/// When a pull was cancelled, and what it had downloaded by then.
+type Cancelled = Arc<Mutex<Option<(Instant, BTreeMap<Digest, u64>)>>>;
+
 /// Cancels when it is called, and remembers when that was.
 fn canceller(
     cache: &Path,
     layers: &[Digest],
-) -> (Arc<Mutex<Option<(Instant, BTreeMap<Digest, u64>)>>>, CancellationToken, impl Fn() + Clone + Send + Sync + 'static)
-{
+) -> (Cancelled, CancellationToken, impl Fn() + Clone + Send + Sync + 'static) {
     let (at, cancel) = (Arc::new(Mutex::new(None)), CancellationToken::new());
     let (cache, layers) = (GlobalCache::new(cache), layers.to_vec());
     let act = {
