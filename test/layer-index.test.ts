@@ -54,14 +54,18 @@ describe('the entries of a directory', () => {
       for await (const entry of index.entries('many')) count += entry.name === '' ? 0 : 1;
       assert.equal(count, COUNT);
     };
-    // Another program may take the processor; it does not do so every time.
-    const pauses: number[] = [];
-    for (let tries = 0; tries < 5 && !pauses.some((pause) => pause < 50); tries++)
-      pauses.push(await longestPause(read));
-    assert.ok(
-      pauses.some((pause) => pause < 50),
-      `${pauses.join(', ')} ms`,
-    );
+    // Another program may take the processor; it does not do so every time. On a busy machine all at once takes longer, too.
+    const pauses: string[] = [];
+    let found = false;
+    for (let tries = 0; tries < 5 && !found; tries++) {
+      const since = performance.now();
+      assert.equal(index.directory('many')?.entries.length, COUNT);
+      const atOnce = performance.now() - since;
+      const pause = await longestPause(read);
+      found = pause < Math.max(50, atOnce / 4);
+      pauses.push(`${pause} ms, all at once ${atOnce} ms`);
+    }
+    assert.ok(found, pauses.join('; '));
     index.close();
   });
 

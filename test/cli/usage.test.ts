@@ -111,11 +111,12 @@ function wrongCaches({ image, file, linked, none }: Places): Case[] {
   const each = ['ls', 'df', 'prune', 'verify'].map((command) => [command]);
   const refused = /^error: .*no directory \(a link there is not followed\)$/;
   return [
-    ...[...each, ['rm', image], ['pull', image], ['plan', image], ['inspect', image]].map((args): Case => [
+    ...[...each, ['rm', image], ['pull', image], ['plan', image]].map((args): Case => [
       1,
-      /^error: .*Not a directory \(os error 20\)$/,
+      refused,
       [...args, '--cache-dir', file],
     ]),
+    [1, /^error: .*Not a directory \(os error 20\)$/, ['inspect', image, '--cache-dir', file]],
     ...[...each, ['rm', image], ['pull', image, '--quiet'], ['plan', image]].map((args): Case => [
       1,
       refused,

@@ -3,7 +3,7 @@
  * rewrites owners of directories there in place, and leaves out links to lower layers. Ours promise by trees of their own.
  */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type PullResult, readStat, Registry } from 'microsandbox-image';
@@ -26,6 +26,7 @@ const base = (uid: number): TarEntry[] => [
 const TOOL: TarEntry[] = [{ path: 'usr/bin/tool', content: 'tool', mode: 0o755 }];
 const LINKED: TarEntry[] = [
   { path: 'usr/bin/also-su', type: 'hardlink', linkTarget: 'usr/bin/su' },
+  { path: 'usr/links/su', type: 'hardlink', linkTarget: 'usr/bin/su' },
   { path: 'usr/bin/other', content: 'other' },
 ];
 const [ONE, TWO] = [5, 7];
@@ -137,8 +138,8 @@ describe(
       const theirs = await original('linked');
       assert.deepEqual([theirs.cached, theirs.layers], [false, [pulled.layers[0], baseOf(ours, pulled)]]);
       assert.deepEqual(
-        ['other', 'also-su'].map((name) => existsSync(join(top(theirs), 'usr/bin', name))),
-        [true, false],
+        ['bin/other', 'bin/also-su', 'links'].map((name) => existsSync(join(top(theirs), 'usr', name))),
+        [true, false, false],
       );
       assert.deepEqual(await everything(pulled), before);
       // Metadata that the original wrote name the base, which is never right for such a layer: a miss, and nothing is fetched.
@@ -180,7 +181,14 @@ describe(
       const report = await ours.cache.verify({ depth: 'content' });
       assert.deepEqual([report.ok, report.problems], [true, []]);
       const reasons = new Set(report.skipped.map(({ reason }) => reason));
-      assert.ok(reasons.has('made-by-original'), JSON.stringify(report.skipped));
+      assert.deepEqual([...reasons], ['made-by-original'], JSON.stringify(report.skipped));
+      // What the layer has, and the original would not have left out, is missed.
+      rmSync(join(top(await original('linked')), 'usr/bin/other'));
+      const damaged = await ours.cache.verify({ depth: 'content' });
+      assert.deepEqual(
+        damaged.problems.map(({ kind, path }) => [kind, path.endsWith('/usr/bin/other')]),
+        [['missing-file', true]],
+      );
     });
   },
 );

@@ -31,7 +31,8 @@ async function pulled(
   return { ranges: server.requests.flatMap(({ range }) => range ?? []), took };
 }
 
-describe('a layer over slow connections', { concurrency: true }, () => {
+// One after the other: all pulls of a process share its memory for parts, and further connections are for what nobody else needs.
+describe('a layer over slow connections', () => {
   it('is fetched in parts by those that nobody needs', async (t) => {
     const { ranges, took } = await pulled(t, [SLOW]);
     assert.ok(ranges.filter((range) => PART.test(range)).length >= 2, ranges.join(', '));

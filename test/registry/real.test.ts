@@ -65,10 +65,14 @@ describe('docker-registry', { skip: missing.length > 0 && `not installed: ${miss
     try {
       const registry = await start('token', { token: { realm: tokens.realm, issuer: 'token tests', caPath } });
       await registry.push(layout, 'app', 'app:1', 'tester:secret');
-      assert.equal((await failure(client('token').pull(`${registry.host}/app:1`))).code, 'ERR_UNAUTHORIZED');
-      const before = tokens.asked.login;
-      // It is another port, so whoever listens there has to be named.
+      const unnamed = await failure(client('token', { auth: LOGIN }).pull(`${registry.host}/app:1`));
+      assert.match(unnamed.message, /token server that is not trusted/, 'another port of loopback is another program');
       const insecure = [new URL(tokens.realm).host];
+      assert.equal(
+        (await failure(client('token', { insecure }).pull(`${registry.host}/app:1`))).code,
+        'ERR_UNAUTHORIZED',
+      );
+      const before = tokens.asked.login;
       await pullRight(client('token', { auth: LOGIN, insecure }), `${registry.host}/app:1`);
       assert.equal(tokens.asked.login - before, 1, 'one token for the whole pull');
     } finally {

@@ -53,7 +53,14 @@ export async function makeWorld(): Promise<World> {
 /** Files that do not compress, and all else that a tree can have. */
 function entries(name: string, files: number, random: () => number): TarEntry[] {
   const content = () => Buffer.from(Array.from({ length: 4000 }, () => Math.floor(random() * 256)));
+  // So that a layer above these two inherits other owners in each image.
+  const owners = new Map([
+    ['a', 5],
+    ['f', 9],
+  ]).get(name);
+  const etc: TarEntry[] = owners === undefined ? [] : [{ path: 'etc', type: 'directory', mode: 0o755, uid: owners }];
   return [
+    ...etc,
     { path: `etc/${name}`, type: 'directory', mode: 0o750, uid: 3 },
     { path: `etc/${name}/link`, type: 'symlink', linkTarget: '/etc' },
     { path: 'etc/same', content: name },

@@ -187,9 +187,11 @@ fn links_in_place_of_directories_are_refused() {
 }
 
 /// What can stand in place of a file and would block, or have an effect, where it is opened.
-fn planted() -> Vec<(&'static str, fn(&Path))> {
+type Plant = (&'static str, fn(&Path));
+
+fn planted() -> Vec<Plant> {
     let mode = Mode::from_raw_mode(0o600);
-    let mut all: Vec<(&'static str, fn(&Path))> = vec![
+    let mut all: Vec<Plant> = vec![
         ("pipe", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
         ("directory", |path| fs::create_dir_all(path.join("inside")).unwrap()),
         ("socket", |path| mknodat(CWD, path, FileType::Socket, Mode::from_raw_mode(0o600), 0).unwrap()),

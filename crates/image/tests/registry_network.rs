@@ -144,6 +144,27 @@ async fn a_proxy_is_used_for_other_hosts_and_gets_its_own_login() {
 }
 
 #[tokio::test]
+async fn a_proxy_in_tls_leads_to_a_server_in_plain_http_and_its_certificate_is_checked() {
+    let store = Store::with_image(&[]);
+    let Certificates { authority, server } = certificates("127.0.0.1", false);
+    let proxy = Server::start_tls(server, move |request| {
+        let path = request.path.trim_start_matches("http://registry.invalid:5000");
+        store.reply(&support::Request { path: path.to_owned(), ..request.clone() })
+    });
+    let through = |options| ClientOptions {
+        proxy: ProxySetting::Url(format!("https://{}", proxy.host)),
+        insecure: Insecure::Hosts(vec!["registry.invalid:5000".to_owned()]),
+        retries: 0,
+        ..options
+    };
+    let error = resolve(&client(through(options())), "registry.invalid:5000").await.unwrap_err();
+    assert_eq!(error.code(), "ERR_NETWORK");
+    assert!(proxy.requests().is_empty());
+    resolve(&client(through(trusting(&authority))), "registry.invalid:5000").await.unwrap();
+    assert!(proxy.requests().iter().any(|request| request.path.starts_with("http://registry.invalid:5000/v2/team/")));
+}
+
+#[tokio::test]
 async fn loopback_and_no_proxy_go_straight() {
     let store = Store::with_image(&[]);
     let proxy = Server::start(|_| Reply::new(500, ""));

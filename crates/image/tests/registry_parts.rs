@@ -70,9 +70,10 @@ async fn one_connection_is_all_where_no_memory_for_parts_is_left() {
 async fn where_the_link_is_the_limit_one_connection_goes_on() {
     // Long enough for parts to be still left when several connections have been watched.
     let length = 64 << 20;
-    let alone = Duration::from_secs(8);
-    let (asked, took, _) = read_long(length, 2, MEMORY, move |_, reply| reply.ending(End::Shared(length / 8))).await;
-    assert!(took < alone.mul_f64(1.1), "{took:?}, over one connection {alone:?}");
+    let over = |permits| read_long(length, permits, MEMORY, move |_, reply| reply.ending(End::Shared(length / 8)));
+    // At the same time: what else the machine does slows both.
+    let ((asked, took, _), (_, alone, _)) = tokio::join!(over(2), over(0));
+    assert!(took < alone.mul_f64(1.25), "{took:?}, over one connection {alone:?}");
     // The two that were tried, and then the rest in one go.
     let rest = asked.last().copied();
     assert!((1..=3).contains(&parts(&asked)), "{asked:?}");

@@ -128,16 +128,17 @@ impl LayerJob {
             () = shared.cancel.cancelled() => return Err(ImageError::aborted()),
         }
         let (cache, blob, index) = (shared.cache.clone(), self.blob.clone(), shared.options.index);
-        let diff_id = self.diff_id.clone();
+        let (diff_id, force) = (self.diff_id.clone(), shared.options.force);
         let status = stoppable(&shared.cancel, move |halt| {
             let status = cache.layer_status(&blob.digest, index, halt)?;
-            status.check_claims(blob.size, &diff_id)?;
-            Ok(status)
+            // What is fetched again is judged by its bytes.
+            let is_told = !force && status.check_claims(blob.size, &diff_id)?;
+            Ok(Some(status).filter(|status| is_told && status.is_known()))
         })
         .await?;
-        if shared.options.force || self.must_extract || !status.is_known() {
+        let Some(status) = status.filter(|_| !self.must_extract) else {
             return Ok(None);
-        }
+        };
         let tree = (!status.inherits()).then(|| TreeName::base(&self.blob.digest));
         Ok(Some(Done { digest: self.blob.digest.clone(), downloaded: false, report: None, tree, waiting: None }))
     }
@@ -375,15 +376,14 @@ impl<'a> Work<'a> {
                 let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
                 return Err(ErrorKind::Cache { path, reason }.into());
             }
+            publish_table(&cache, &digest, made, force)?;
             if facts.inherits() {
-                publish_table(&cache, &digest, made)?;
                 return Ok((unpacked.report, None, Some((scratch, is_new))));
             }
             let mut scratch = Some(scratch);
             let nothing = Inherited::default();
             let wants = Wants { index, comparison: force };
             let no_holder = |_: &_| Err(ImageError::internal("a layer without links has no holders"));
-            publish_table(&cache, &digest, made)?;
             let tree = cache.place(&facts, &nothing, &mut scratch, wants, no_holder, halt)?;
             if !keep_blob {
                 remove_file_if_there(&cache.layer(&digest, LayerFile::Blob))?;

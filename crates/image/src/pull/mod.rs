@@ -29,7 +29,7 @@ use crate::{
     layer::Report,
     model::{Digest, Platform, Reference},
     progress::{Event, Observer},
-    registry::{Client, ClientOptions, ResolvedImage},
+    registry::{Client, ClientOptions, ResolvedImage, Sources},
     store::{CachedImageMetadata, CachedLayerMetadata, GlobalCache, Lease, Lookup, TreeFile, TreeName},
 };
 
@@ -137,7 +137,12 @@ impl Registry {
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
     ) -> Result<PullResult> {
-        if let Some(hit) = self.answer_from_cache(reference, options).await? {
+        let hit = tokio::select! {
+            biased;
+            hit = self.answer_from_cache(reference, options) => hit?,
+            () = cancel.cancelled() => return Err(ImageError::aborted()),
+        };
+        if let Some(hit) = hit {
             self.sync(reference, options, cancel).await?;
             tell_hit(&hit, &**observer);
             return Ok(hit);
@@ -154,10 +159,14 @@ impl Registry {
         if options.force || options.policy == PullPolicy::Always {
             return Ok(None);
         }
-        let _permit = self.budget.share().read().await;
+        let permit = self.budget.share().read().await;
         let (registry, reference, options) = (self.clone(), reference.clone(), options.clone());
-        let found = tokio::task::spawn_blocking(move || registry.pull_cached_with(&reference, &options)).await;
-        found.map_err(|_| ImageError::internal("reading the cache panicked"))?
+        let found = tokio::task::spawn_blocking(move || {
+            // Given back by the thread: whoever asked may be gone before it ends.
+            let _permit = permit;
+            registry.pull_cached_with(&reference, &options)
+        });
+        found.await.map_err(|_| ImageError::internal("reading the cache panicked"))?
     }
 
     async fn pull_missing(
@@ -202,17 +211,24 @@ impl Registry {
                 return Ok(hit);
             }
         };
-        observer.notify(Event::Resolved {
-            reference: reference.as_str().into(),
-            manifest_digest: resolved.manifest_digest.to_string().into(),
-            layer_count: resolved.layers.len(),
-            total_download_bytes: Some(self.bytes_to_download(&resolved, options).await?),
-        });
-        let lease = self.lease(reference, &platform, &resolved, &wait).await?;
-        if options.check_space {
-            self.check_space(&resolved, options).await?;
-        }
-        let outcome = self.bring_layers(reference, &resolved, options, observer, cancel, share, lease.name()).await?;
+        let mut resolved = resolved;
+        let (lease, outcome) = loop {
+            self.tell_resolved(reference, &resolved, options, observer, cancel).await?;
+            let lease = self.lease(reference, &platform, &resolved, &wait).await?;
+            if options.check_space {
+                tokio::select! {
+                    checked = self.check_space(&resolved, options) => checked?,
+                    () = cancel.cancelled() => return Err(ImageError::aborted()),
+                }
+            }
+            let place = (share.clone(), lease.name());
+            match self.bring_layers(reference, &resolved, options, observer, cancel, place).await {
+                Ok(outcome) => break (lease, outcome),
+                Err(error) => {
+                    resolved = self.resolve_anew(reference, &resolved, options, observer, cancel, error).await?;
+                }
+            }
+        };
         let result = self.remember(reference, &platform, &resolved, outcome).await?;
         drop((lock, lease));
         self.sync(reference, options, cancel).await?;
@@ -222,6 +238,47 @@ impl Registry {
         }
         observer.notify(Event::Complete { reference: reference.as_str().into(), layer_count: result.layers.len() });
         Ok(result)
+    }
+
+    async fn tell_resolved(
+        &self,
+        reference: &Reference,
+        resolved: &ResolvedImage,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        observer.notify(Event::Resolved {
+            reference: reference.as_str().into(),
+            manifest_digest: resolved.manifest_digest.to_string().into(),
+            layer_count: resolved.layers.len(),
+            total_download_bytes: Some(self.bytes_to_download(resolved, options, cancel).await?),
+        });
+        Ok(())
+    }
+
+    /// What the registry says of an image of which a mirror said something else, and of which nobody has a layer: its `error`
+    /// is given back unless that leads on.
+    async fn resolve_anew(
+        &self,
+        reference: &Reference,
+        resolved: &ResolvedImage,
+        options: &PullOptions,
+        observer: &Arc<dyn Observer>,
+        cancel: &CancellationToken,
+        error: ImageError,
+    ) -> Result<ResolvedImage> {
+        let is_missing = error.layer().is_some() && matches!(error.kind(), ErrorKind::NotFound { .. });
+        if resolved.mirrors.is_empty() || !is_missing {
+            return Err(error);
+        }
+        let platform = options.platform.as_ref().unwrap_or(&self.platform);
+        let allow = options.allow_platform_mismatch;
+        let again = tokio::select! {
+            again = self.client.resolve_from(reference, platform, allow, Sources::Origin, &**observer) => again,
+            () = cancel.cancelled() => return Err(ImageError::aborted()),
+        };
+        again.ok().filter(|again| again.manifest_digest != resolved.manifest_digest).ok_or(error)
     }
 
     /// The directories, and whether their file system can hold what a layer needs.
@@ -261,8 +318,7 @@ impl Registry {
         options: &PullOptions,
         observer: &Arc<dyn Observer>,
         cancel: &CancellationToken,
-        share: Share,
-        lease: String,
+        (share, lease): (Share, String),
     ) -> Result<Outcome> {
         let shared = Arc::new(Shared {
             cache: self.cache.clone(),

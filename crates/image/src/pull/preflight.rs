@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::free_space,
@@ -13,6 +15,7 @@ use crate::{
         need::{self, Wanted},
         options::PullOptions,
         receive::{Held, held},
+        waiting::stoppable,
     },
     registry::ResolvedImage,
     store::{GlobalCache, LayerFile},
@@ -21,21 +24,29 @@ use crate::{
 impl Registry {
     /// Bytes that the downloads of a pull will count up to: those of all layers that are to be downloaded, as often as they
     /// are listed, without layers that are there undamaged.
-    pub(super) async fn bytes_to_download(&self, resolved: &ResolvedImage, options: &PullOptions) -> Result<u64> {
+    pub(super) async fn bytes_to_download(
+        &self,
+        resolved: &ResolvedImage,
+        options: &PullOptions,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
         let (cache, blobs, force, index) =
             (self.cache().clone(), resolved.layers.clone(), options.force, options.index);
-        let counted = tokio::task::spawn_blocking(move || {
+        let count = move |halt: &Halt| {
             // The tree is looked at only where it matters, since that is a `stat` a file.
             let comes = |blob: &Descriptor| {
-                force || (bytes_to_come(&cache, blob) > 0 && !is_ready(&cache, &blob.digest, index))
+                force || (bytes_to_come(&cache, blob) > 0 && !is_ready(&cache, &blob.digest, index, halt))
             };
             let mut seen: BTreeMap<&Digest, bool> = BTreeMap::new();
-            blobs.iter().fold(0, |sum: u64, blob| {
+            let mut sum: u64 = 0;
+            for blob in &blobs {
                 let counts = *seen.entry(&blob.digest).or_insert_with(|| comes(blob));
-                if counts { sum.saturating_add(blob.size) } else { sum }
-            })
-        });
-        counted.await.map_err(|_| ImageError::internal("looking at the cache panicked"))
+                halt.check()?;
+                sum = if counts { sum.saturating_add(blob.size) } else { sum };
+            }
+            Ok(sum)
+        };
+        stoppable(cancel, count).await
     }
 
     /// Fails with `ERR_NO_SPACE` if it is certain that there is too little room.
@@ -80,8 +91,8 @@ fn wanted(cache: &GlobalCache, begun: &BTreeSet<String>, blob: &Descriptor) -> O
     Some(Wanted::new(blob.size, bytes_to_come(cache, blob), Some(&blob.media_type)))
 }
 
-fn is_ready(cache: &GlobalCache, digest: &Digest, index: bool) -> bool {
-    cache.has_content(digest, index, &Halt::default()).unwrap_or(false)
+fn is_ready(cache: &GlobalCache, digest: &Digest, index: bool, halt: &Halt) -> bool {
+    cache.has_content(digest, index, halt).unwrap_or(false)
 }
 
 fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
@@ -91,5 +102,49 @@ fn bytes_to_come(cache: &GlobalCache, blob: &Descriptor) -> u64 {
         Held::Blob => 0,
         Held::Part(length) => blob.size - length,
         Held::Nothing => blob.size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        model::{Algorithm, ParsedConfig, Platform},
+        pull::Settings,
+        registry::ClientOptions,
+    };
+
+    fn image(count: usize) -> ResolvedImage {
+        let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
+        let blob =
+            |at: usize| Descriptor { media_type: String::new(), digest: digest(&at.to_string()), size: 10, data: None };
+        ResolvedImage {
+            platform: Platform::parse("linux/amd64").unwrap(),
+            manifest_digest: digest("m"),
+            index_digest: None,
+            manifest_media_type: String::new(),
+            raw_index: None,
+            raw_manifest: Bytes::new(),
+            config_digest: digest("c"),
+            raw_config: Bytes::new(),
+            config: ParsedConfig::parse(br#"{"rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap(),
+            layers: (0..count).map(blob).collect(),
+            reason: String::new(),
+            candidates: Vec::new(),
+            mirrors: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pull_is_stopped_while_it_counts_what_is_to_come() {
+        let temp = tempfile::tempdir().unwrap();
+        let (cache, platform) = (GlobalCache::new(temp.path()), Platform::parse("linux/amd64").unwrap());
+        let registry = Registry::new(cache, platform, ClientOptions::default(), Settings::default()).unwrap();
+        let (image, options, cancel) = (image(3), PullOptions::default(), CancellationToken::new());
+        assert_eq!(registry.bytes_to_download(&image, &options, &cancel).await.unwrap(), 30);
+        cancel.cancel();
+        assert!(registry.bytes_to_download(&image, &options, &cancel).await.unwrap_err().is_aborted());
     }
 }

@@ -42,7 +42,11 @@ impl Registry {
             return Ok(None);
         }
         let asked = self.asked(reference, options);
-        if !matches!(asked.look_up().await?, Lookup::Doubtful(_)) {
+        let found = tokio::select! {
+            found = asked.look_up() => found?,
+            () = cancel.cancelled() => return Err(ImageError::aborted()),
+        };
+        if !matches!(found, Lookup::Doubtful(_)) {
             return Ok(None);
         }
         let (halt, wait) = (Halt::default(), lock_wait(&self.settings, observer, cancel));

@@ -261,6 +261,9 @@ pub(super) async fn stoppable<T: Send + 'static>(
     cancel: &CancellationToken,
     work: impl FnOnce(&Halt) -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    if cancel.is_cancelled() {
+        return Err(ImageError::aborted());
+    }
     let halt = Halt::default();
     let at_work = halt.clone();
     let mut task = tokio::task::spawn_blocking(move || work(&at_work));

@@ -37,7 +37,19 @@ impl Client {
         allow_mismatch: bool,
         observer: &dyn Observer,
     ) -> Result<ResolvedImage> {
-        let resolved = resolve::resolve(self, reference, platform, allow_mismatch, observer).await;
+        self.resolve_from(reference, platform, allow_mismatch, Sources::All, observer).await
+    }
+
+    /// The same, as these servers tell it.
+    pub async fn resolve_from(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        allow_mismatch: bool,
+        sources: Sources,
+        observer: &dyn Observer,
+    ) -> Result<ResolvedImage> {
+        let resolved = resolve::resolve(self, reference, platform, allow_mismatch, sources, observer).await;
         resolved.map_err(|error| self.transport.sent.mask().error(error))
     }
 

@@ -48,7 +48,8 @@ impl Connections {
 
     /// The client for a URL. The system's roots are read when the first one in TLS is wanted.
     pub(super) fn client(&self, url: &Url, connect_timeout: Duration) -> Result<Client> {
-        let secure = url.scheme() != "http";
+        // A proxy may be spoken to in TLS where the server behind it is not.
+        let secure = url.scheme() != "http" || self.proxies.choose(url).is_some_and(|proxy| proxy.scheme() == "https");
         let mut clients =
             self.clients.lock().map_err(|_| ImageError::internal("a thread panicked over the clients"))?;
         if let Some(client) = clients.get(&(secure, connect_timeout)) {

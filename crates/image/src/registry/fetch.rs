@@ -1,5 +1,7 @@
 //! Manifests and configs: short bodies, fetched whole and checked before anybody looks into them.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
@@ -33,9 +35,33 @@ pub(super) struct Fetcher<'a> {
     pub(super) client: &'a Client,
     pub(super) reference: &'a Reference,
     pub(super) observer: &'a dyn Observer,
+    sources: Sources,
+    /// Mirrors whose answers were taken.
+    mirrors: Mutex<Vec<String>>,
 }
 
-impl Fetcher<'_> {
+impl<'a> Fetcher<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        reference: &'a Reference,
+        sources: Sources,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self { client, reference, observer, sources, mirrors: Mutex::default() }
+    }
+
+    /// The mirrors whose answers were taken.
+    pub(super) fn into_mirrors(self) -> Vec<String> {
+        self.mirrors.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_mirror(&self, server: &Endpoint) {
+        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.is_mirror && !mirrors.contains(&server.host) {
+            mirrors.push(server.host.clone());
+        }
+    }
+
     /// What the reference names.
     pub(super) async fn named(&self) -> Result<Served> {
         match self.reference.digest() {
@@ -123,7 +149,7 @@ impl Fetcher<'_> {
         check: impl Fn(Bytes, &HeaderMap) -> Result<T>,
     ) -> Result<T> {
         let mut attempts = 0;
-        let mut tries = Tries::new(self.client, self.reference, Sources::All, &mut attempts, self.observer);
+        let mut tries = Tries::new(self.client, self.reference, self.sources, &mut attempts, self.observer);
         loop {
             let server = tries.server().await;
             let checked = match self.body(&server, ask, cap).await {
@@ -131,7 +157,10 @@ impl Fetcher<'_> {
                 Err(failure) => Err(failure),
             };
             match checked {
-                Ok(it) => return Ok(it),
+                Ok(it) => {
+                    self.note_mirror(&server);
+                    return Ok(it);
+                }
                 Err(failure) => tries.failed(failure).await?,
             }
         }

@@ -49,8 +49,13 @@ impl Proxies {
     /// The passwords of proxies, which a proxy could echo.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let urls = self.http.iter().chain(&self.https);
-        let logins = urls.filter_map(|url| Some((url.username(), Secret::new(url.password()?))));
-        logins.flat_map(|(name, password)| [password.as_basic(name), password]).collect()
+        let logins = urls.filter_map(|url| Some((url.username(), url.password()?)));
+        // What is sent is decoded, and a proxy may echo either.
+        let logins = logins.flat_map(|(name, password)| {
+            let sent = Secret::new(decoded(password));
+            [sent.as_basic(&decoded(name)), sent, Secret::new(password)]
+        });
+        logins.collect()
     }
 
     /// The proxy for a URL. Loopback needs none: a login would go there in the clear.
@@ -61,6 +66,18 @@ impl Proxies {
         }
         if url.scheme() == "https" { self.https.clone() } else { self.http.clone() }
     }
+}
+
+/// A text of a URL without its `%XX`, as the HTTP client sends it.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = code.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn parse(name: &str, value: &str) -> Result<Url> {
@@ -158,6 +175,16 @@ mod tests {
             ("10.0.0.0/99", "10.0.0.1", 80, false),
         ] {
             assert_eq!(matches(rule, host, Some(port)), expected, "{rule} {host}:{port}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_secret_as_it_is_written_and_as_it_is_sent() {
+        let proxy = ProxySetting::Url("http://m%65:hunter%402@p:1".into());
+        let proxies = Proxies::new(&ClientOptions { proxy, ..ClientOptions::default() }).unwrap();
+        let secrets = proxies.secrets();
+        for sent in [Secret::new("hunter@2"), Secret::new("hunter%402"), Secret::new("hunter@2").as_basic("me")] {
+            assert!(secrets.contains(&sent), "{}", sent.reveal());
         }
     }
 

@@ -18,7 +18,13 @@ use crate::{
     model::{Descriptor, Reference},
     progress::Observer,
     registry::{
-        blob::Sources, client::Client, endpoint::Endpoint, redirect::Answer, response, retry::Failure, transport::Ask,
+        blob::Sources,
+        client::Client,
+        endpoint::Endpoint,
+        redirect::Answer,
+        response::{self, Trickle, min_progress},
+        retry::Failure,
+        transport::Ask,
         tries::Tries,
     },
 };
@@ -46,6 +52,8 @@ pub(super) struct RangeStream {
     observer: Arc<dyn Observer>,
     state: State,
     attempts: u32,
+    /// Bytes since the last failure.
+    progress: u64,
     /// A storage server has refused a range; the next refusal is the range's fault.
     refused: bool,
     /// The server can't or won't send parts.
@@ -54,7 +62,7 @@ pub(super) struct RangeStream {
 
 enum State {
     Closed,
-    Open(Open),
+    Open(Box<Open>),
 }
 
 /// An answer that is being read.
@@ -64,6 +72,7 @@ struct Open {
     host: String,
     /// The server that was asked, if it is a mirror.
     mirror: Option<String>,
+    trickle: Trickle,
     /// Bytes to pass over: the server sent the whole where a part was wanted.
     skip: u64,
     /// Where the answer ends.
@@ -93,6 +102,7 @@ impl RangeStream {
             observer,
             state: State::Closed,
             attempts: 0,
+            progress: 0,
             refused: false,
             whole_only: false,
         }
@@ -112,6 +122,7 @@ impl RangeStream {
             observer: Arc::clone(&self.observer),
             state: State::Closed,
             attempts: 0,
+            progress: 0,
             refused: false,
             whole_only: false,
         }
@@ -206,7 +217,7 @@ impl RangeStream {
             };
             match taken {
                 Ok(open) => {
-                    self.state = State::Open(open);
+                    self.state = State::Open(Box::new(open));
                     break;
                 }
                 Err(failure) if self.once => return Err(failure.error),
@@ -243,7 +254,7 @@ impl RangeStream {
             }
         };
         let mirror = server.is_mirror.then(|| server.host.clone());
-        Ok(Open { response, host, mirror, skip, end })
+        Ok(Open { response, host, mirror, trickle: Trickle::default(), skip, end })
     }
 
     /// True if an answer says that it is what is left of this range.
@@ -255,12 +266,13 @@ impl RangeStream {
     }
 
     /// Reads on; `None` when it has to be opened again.
-    async fn read(&mut self, mut open: Open) -> Result<Option<Bytes>> {
-        let stall = self.client.transport.options.stall_timeout;
-        let stall = self.patience.map_or(stall, |patience| patience.min(stall));
+    async fn read(&mut self, mut open: Box<Open>) -> Result<Option<Bytes>> {
+        let most = self.client.transport.options.stall_timeout;
+        let stall = self.patience.map_or(most, |patience| patience.min(most));
         let what = format!("blob {}", self.blob.digest);
         let failure = loop {
-            match response::next_chunk(&mut open.response, stall, &open.host, &what).await {
+            let Open { response, trickle, host, .. } = &mut *open;
+            match response::next_steady_chunk(response, trickle, stall, host, &what).await {
                 Ok(Some(mut bytes)) => {
                     let passed = open.skip.min(bytes.len() as u64);
                     open.skip -= passed;
@@ -269,12 +281,20 @@ impl RangeStream {
                         continue;
                     }
                     if bytes.len() as u64 > open.end - self.position {
-                        return Err(self.wrong_length("more"));
+                        // A page of a mirror, say: whatever came of it, the digest of the whole will tell.
+                        let failure = Failure::from(self.wrong_length("more"));
+                        if open.mirror.is_some() && !self.once {
+                            break failure;
+                        }
+                        return Err(failure.error);
                     }
                     let until = self.until();
                     bytes.truncate(usize::try_from(until.saturating_sub(self.position)).unwrap_or(usize::MAX));
                     self.position += bytes.len() as u64;
-                    self.attempts = 0;
+                    self.progress += bytes.len() as u64;
+                    if self.progress >= min_progress(most) {
+                        self.attempts = 0;
+                    }
                     self.state = State::Open(open);
                     return Ok(Some(bytes));
                 }
@@ -293,12 +313,13 @@ impl RangeStream {
             self.client.transport.mirrors.rest(mirror);
             return Ok(None);
         }
+        self.progress = 0;
         let observer = Arc::clone(&self.observer);
         self.client.wait_to_retry(failure, &open.host, &mut self.attempts, &*observer).await?;
         Ok(None)
     }
 
-    /// At the end of an answer there must be no more bytes.
+    /// At the end of an answer there must be no more bytes. Where a mirror sends more, the digest tells what the others are.
     async fn end(&mut self, end: u64) -> Result<Option<Bytes>> {
         if let State::Open(mut open) = mem::replace(&mut self.state, State::Closed)
             && open.end == end
@@ -306,7 +327,10 @@ impl RangeStream {
                 response::next_chunk(&mut open.response, response::LAST_LOOK, &open.host, "a blob").await
             && !bytes.is_empty()
         {
-            return Err(self.wrong_length("more"));
+            match open.mirror.filter(|_| !self.once) {
+                Some(mirror) => self.client.transport.mirrors.rest(&mirror),
+                None => return Err(self.wrong_length("more")),
+            }
         }
         Ok(None)
     }

@@ -6,7 +6,14 @@ use crate::{
     error::{ErrorKind, Result},
     model::{Descriptor, Digest, Document, IndexEntry, Manifest, ParsedConfig, Platform, Reference},
     progress::Observer,
-    registry::{client::Client, fetch::Fetcher, platform::fit, search::Search},
+    registry::{
+        blob::Sources,
+        client::Client,
+        fetch::Fetcher,
+        platform::fit,
+        retry::{Failure, with_mirrors},
+        search::Search,
+    },
 };
 
 /// What an image consists of.
@@ -36,6 +43,8 @@ pub struct ResolvedImage {
     pub reason: String,
     /// What else there was.
     pub candidates: Vec<Candidate>,
+    /// The mirrors that said so; none where the registry itself said all of it.
+    pub mirrors: Vec<String>,
 }
 
 /// A manifest of an index.
@@ -49,15 +58,35 @@ pub struct Candidate {
     pub attestation: bool,
 }
 
+/// Asks the mirrors, then the registry. An answer of a mirror that leads to no image is as good as none: then the registry is
+/// asked for all of it.
 pub(super) async fn resolve(
     client: &Client,
     reference: &Reference,
     wanted: &Platform,
     allow_mismatch: bool,
+    sources: Sources,
     observer: &dyn Observer,
 ) -> Result<ResolvedImage> {
-    let fetcher = Fetcher { client, reference, observer };
-    let mut search = Search::new(&fetcher, wanted);
+    let fetcher = Fetcher::new(client, reference, sources, observer);
+    let resolved = resolve_with(&fetcher, wanted, allow_mismatch).await;
+    let mirrors = fetcher.into_mirrors();
+    match resolved {
+        Ok(image) => Ok(ResolvedImage { mirrors, ..image }),
+        Err(error) if mirrors.is_empty() => Err(error),
+        // The registry was asked and is not there: it would not be for the rest.
+        Err(error) if Failure::is_silence(&error) => Err(with_mirrors(error, &mirrors)),
+        Err(error) => {
+            tracing::warn!(%error, ?mirrors, "what a mirror says leads to no image; asking the registry");
+            let fetcher = Fetcher::new(client, reference, Sources::Origin, observer);
+            let resolved = resolve_with(&fetcher, wanted, allow_mismatch).await;
+            resolved.map_err(|error| with_mirrors(error, &mirrors))
+        }
+    }
+}
+
+async fn resolve_with(fetcher: &Fetcher<'_>, wanted: &Platform, allow_mismatch: bool) -> Result<ResolvedImage> {
+    let mut search = Search::new(fetcher, wanted);
     let named = fetcher.named().await?;
     let (image, index) = match &named.document {
         Document::Index(entries) => {
@@ -85,6 +114,7 @@ pub(super) async fn resolve(
         layers: image.manifest.layers,
         reason: image.reason,
         candidates: search.candidates,
+        mirrors: Vec::new(),
     })
 }
 

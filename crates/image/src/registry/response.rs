@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     result::Result,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -27,8 +27,41 @@ const ERROR_BODY: usize = 64 << 10;
 /// How long the end of a body whose bytes are all there is waited for.
 pub(super) const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// No byte for this long ends the reading of what nobody wants.
+/// No byte for this long ends the reading of what nobody wants, and so does the end of the whole time for it.
 const DISCARD_PAUSE: Duration = Duration::from_millis(100);
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// The longest time that the words of an error are waited for.
+const WORDS_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes a second, over as much waiting as the option stallTimeout says; what comes slower is no better than a stall.
+const MIN_RATE: f64 = 1024.0;
+
+/// Bytes that must come within `stall`, and between two failures for them not to add up.
+pub(super) fn min_progress(stall: Duration) -> u64 {
+    (MIN_RATE * stall.as_secs_f64()) as u64
+}
+
+/// Tells a stall that hides in a trickle of bytes. Only time spent on waiting counts: who reads slowly is not the server's
+/// fault.
+#[derive(Default)]
+pub(super) struct Trickle {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Trickle {
+    /// True if too little has come for too long.
+    fn is_stall(&mut self, waited: Duration, bytes: usize, stall: Duration) -> bool {
+        (self.waited, self.bytes) = (self.waited.saturating_add(waited), self.bytes.saturating_add(bytes as u64));
+        if self.waited < stall {
+            return false;
+        }
+        let too_little = self.bytes < min_progress(stall);
+        *self = Self::default();
+        too_little
+    }
+}
 
 /// Reads a body of at most `cap` bytes. Where its `length` is known it is whole when they are there: what follows could
 /// only be lies, and a connection that does not end is not waited for.
@@ -48,8 +81,8 @@ pub(super) async fn read_body(
     if response.content_length().is_some_and(|length| length > cap as u64) {
         return Err(too_long().into());
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut response, stall, host, what).await? {
+    let (mut body, mut trickle) = (BytesMut::new(), Trickle::default());
+    while let Some(chunk) = next_steady_chunk(&mut response, &mut trickle, stall, host, what).await? {
         if body.len() + chunk.len() > cap {
             return Err(too_long().into());
         }
@@ -87,16 +120,39 @@ pub(super) async fn next_chunk(
     }
 }
 
+/// The same; hardly any byte for as long as `stall` is an error, too, unless they are the last.
+pub(super) async fn next_steady_chunk(
+    response: &mut Response,
+    trickle: &mut Trickle,
+    stall: Duration,
+    host: &str,
+    what: &str,
+) -> Result<Option<Bytes>, Failure> {
+    let asked = Instant::now();
+    let chunk = next_chunk(response, stall, host, what).await?;
+    match &chunk {
+        Some(bytes) if trickle.is_stall(asked.elapsed(), bytes.len(), stall) => Err(ErrorKind::Timeout {
+            what: format!("hardly any byte of {what} came from {host} (option stallTimeout)"),
+            after_ms: stall.as_millis() as u64,
+        }
+        .into()),
+        _ => Ok(chunk),
+    }
+}
+
 /// Reads an answer that nobody wants to its end, so that its connection can be used again: a new one costs more round
 /// trips than a short body. A long or slow one is dropped.
 pub(super) async fn discard(mut response: Response, host: &str) {
-    let mut left = ERROR_BODY;
-    while let Ok(Some(chunk)) = next_chunk(&mut response, DISCARD_PAUSE, host, "an answer").await {
-        match left.checked_sub(chunk.len()) {
-            Some(rest) => left = rest,
-            None => return,
+    let to_the_end = async {
+        let mut left = ERROR_BODY;
+        while let Ok(Some(chunk)) = next_chunk(&mut response, DISCARD_PAUSE, host, "an answer").await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, to_the_end).await;
 }
 
 /// A failure below HTTP, in words without the URL, which may hold a signature.
@@ -168,7 +224,8 @@ pub(super) async fn failure(
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|value| parse_retry_after(value, SystemTime::now()));
-    let body = read_body(response, (ERROR_BODY, None), stall, &host, "the error's text").await.unwrap_or_default();
+    let body = read_body(response, (ERROR_BODY, None), stall, &host, "the error's text");
+    let body = tokio::time::timeout(WORDS_TIME, body).await.ok().and_then(Result::ok).unwrap_or_default();
     let said = registry_words(&body, mask);
     let said = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
     let error = match status {

@@ -24,6 +24,11 @@ impl Failure {
         Self { error: error.into(), retryable, retry_after: None, not_tls: false }
     }
 
+    /// True if nobody answered, or not in time.
+    pub(super) fn is_silence(error: &ImageError) -> bool {
+        matches!(error.kind(), ErrorKind::Network { .. } | ErrorKind::Timeout { .. })
+    }
+
     /// True if the server wants another login, or any.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.error.kind(), ErrorKind::Unauthorized { .. })
@@ -41,7 +46,7 @@ impl Failure {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
-        let retryable = matches!(error.kind(), ErrorKind::Network { .. } | ErrorKind::Timeout { .. });
+        let retryable = Self::is_silence(&error);
         Self::new(error, retryable)
     }
 }
@@ -93,6 +98,9 @@ fn with_note(error: ImageError, note: &str) -> ImageError {
             ErrorKind::Registry { registry, status, message: tried(&message) }
         }
         ErrorKind::Unauthorized { registry, reason } => ErrorKind::Unauthorized { registry, reason: tried(&reason) },
+        ErrorKind::NotFound { what, registry } => ErrorKind::NotFound { what: tried(&what), registry },
+        ErrorKind::Manifest { reason } => ErrorKind::Manifest { reason: tried(&reason) },
+        ErrorKind::Config { reason } => ErrorKind::Config { reason: tried(&reason) },
         _ => return error,
     };
     kind.caused_by(error)

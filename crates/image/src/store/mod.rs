@@ -27,6 +27,7 @@
 //! a damaged tree that nobody uses is exchanged as a whole. Order of publication: table, tree, index, metadata.
 
 mod access;
+mod beside;
 mod boot;
 mod cache;
 mod images;
@@ -71,3 +72,4 @@ pub(crate) use publish::{Scratch, Wants, publish_table, publish_tree};
 pub(crate) use trash::throw_away;
 pub(crate) use tree::{Walker, copy_tree, fill, open_file};
 pub(crate) use verify::Rechecked;
+pub(crate) use verify::Soundness;

@@ -2,15 +2,8 @@
 //! is there and right stays, and ours is dropped; one that is damaged, and that nobody uses, is exchanged as a whole.
 
 use std::{
-    ffi::OsStr,
-    fs,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{MetadataExt, OpenOptionsExt},
-        },
-    },
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,11 +12,14 @@ use rustix::fs::{CWD, RenameFlags, Timestamps, renameat_with};
 use crate::{
     error::{ErrorKind, ImageError, Result},
     fs::{make_directory, publish_file, publish_file_with, remove_file_if_there, rename, step},
-    layer::{Halt, LayerIndex, Sidecar, TableFacts, renumber, write_list},
+    layer::{Halt, LayerIndex, Sidecar, Table, TableFacts, write_list},
     model::Digest,
     store::{
-        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, copy_tree, fill,
-        status::Judged, trash::throw_away,
+        COMPLETE_MARKER, GlobalCache, Holder, Inherited, LayerFile, TreeFile, TreeName, Walker,
+        beside::{read_index, renumbered},
+        copy_tree, fill, open_file,
+        status::Judged,
+        trash::throw_away,
     },
 };
 
@@ -60,30 +56,37 @@ impl Scratch {
         &self.path
     }
 
-    /// Gives the tree what it inherits.
+    /// Gives the tree, one of the layer `digest`, what it inherits.
     fn fill(
         &mut self,
+        digest: &Digest,
         inherited: &Inherited,
         open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
         halt: &Halt,
     ) -> Result<()> {
-        self.index = fill_all(&self.path, self.index.take(), inherited, open_holder, halt)?;
+        self.index = fill_all(&self.path, digest, self.index.take(), inherited, open_holder, halt)?;
         Ok(())
     }
 }
 
-/// Gives a tree that is not published what it inherits, and answers its index.
+/// Gives a tree of the layer `digest` that is not published what it inherits, and answers its index. What its links find in
+/// the layer itself is taken from the tree.
 pub(super) fn fill_all(
     tree: &Path,
+    digest: &Digest,
     index: Option<Sidecar>,
     inherited: &Inherited,
-    open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
+    mut open_holder: impl FnMut(&Holder) -> Result<OwnedFd>,
     halt: &Halt,
 ) -> Result<Option<Sidecar>> {
     if *inherited == Inherited::default() {
         return Ok(index);
     }
     let index = index.map(|index| read_index(&index, tree)).transpose()?;
+    let mut own = Walker::new(tree)?;
+    let open_holder = |holder: &Holder| {
+        if holder.digest == *digest { open_file(&mut own, &holder.path) } else { open_holder(holder) }
+    };
     Ok(fill(tree, index.as_ref(), inherited, open_holder, halt)?.map(Sidecar::from))
 }
 
@@ -123,29 +126,25 @@ impl GlobalCache {
         // Where none can be made, one can't be missing.
         let index = wants.index && has_index;
         if let Some(scratch) = scratch {
-            scratch.fill(inherited, &mut open_holder, halt)?;
+            scratch.fill(digest, inherited, &mut open_holder, halt)?;
         }
         let base = (!facts.has_cross_layer_links).then(|| TreeName::base(digest));
         let keyed = TreeName::keyed(digest, &inherited.key());
         for tree in base.into_iter().chain([keyed]) {
             let mut judged = self.judge(&tree, inherited, index, halt)?;
-            let compares = judged == Judged::NoIndex || judged == Judged::Right && wants.comparison;
-            if compares
-                && let Some(scratch) = scratch
-                && !self.is_same_tree(&tree, scratch.path(), halt)?
-            {
-                judged = Judged::Damaged;
+            if judged == Judged::Bare || (judged == Judged::Right && wants.comparison) {
+                judged = match scratch {
+                    Some(scratch) => self.judge_by(&tree, judged, scratch, inherited, wants, halt)?,
+                    None if judged == Judged::Bare => return Ok(None),
+                    None => judged,
+                };
             }
             let is_base = tree.inherited.is_none();
             match judged {
                 Judged::Right => return Ok(Some(tree)),
-                Judged::NoIndex => {
-                    // A healthy tree stays where it is; its index is made from that of an equal one.
-                    let Some(scratch) = scratch else { return Ok(None) };
-                    self.publish_missing_index(&tree, scratch, halt)?;
-                    return Ok(Some(tree));
-                }
                 Judged::Other => continue,
+                // Whoever has it as it was gets it mended by those values alone.
+                Judged::Damaged if is_base && self.is_made_for_another(&tree, inherited, halt)? => continue,
                 Judged::Damaged if self.is_in_use(digest)? => {
                     if is_base {
                         continue;
@@ -154,7 +153,7 @@ impl GlobalCache {
                     let reason = "it is damaged, and a lease keeps it from being exchanged".to_owned();
                     return Err(ErrorKind::Cache { path, reason }.into());
                 }
-                Judged::Absent | Judged::Damaged => {}
+                Judged::Absent | Judged::Bare | Judged::Damaged => {}
             }
             let Some(scratch) = scratch.take() else { return Ok(None) };
             halt.check()?;
@@ -167,38 +166,52 @@ impl GlobalCache {
         }
         Err(ImageError::internal("a tree with a key of its own has other values"))
     }
+}
 
-    fn publish_missing_index(&self, tree: &TreeName, equal: &Scratch, halt: &Halt) -> Result<()> {
-        let Some(index) = &equal.index else { return Ok(()) };
-        let index = read_index(index, equal.path())?;
-        let bytes = renumbered(&index, &self.tree(tree, TreeFile::Tree), halt)?;
-        publish_file(&self.tree(tree, TreeFile::Index), &bytes)
+impl GlobalCache {
+    /// Judges a tree by one that was just made: what stands beside it is mended where the tree is right.
+    fn judge_by(
+        &self,
+        tree: &TreeName,
+        judged: Judged,
+        scratch: &Scratch,
+        inherited: &Inherited,
+        wants: Wants,
+        halt: &Halt,
+    ) -> Result<Judged> {
+        if !self.is_same_tree(tree, scratch.path(), halt)? {
+            return Ok(Judged::Damaged);
+        }
+        if judged == Judged::Bare {
+            self.mend_beside(tree, scratch.index.as_ref().filter(|_| wants.index), inherited, halt)?;
+        }
+        Ok(Judged::Right)
     }
 }
 
-fn read_index(index: &Sidecar, of: &Path) -> Result<LayerIndex> {
-    let bytes = index.to_vec().map_err(|error| ImageError::io("read back the index of", of, error))?;
-    LayerIndex::from_bytes(bytes)
-}
-
-/// The index of `tree`, from that of a tree that is equal but for its inodes.
-fn renumbered(index: &LayerIndex, tree: &Path, halt: &Halt) -> Result<Vec<u8>> {
-    renumber(index, |path| {
-        halt.check()?;
-        let path = tree.join(OsStr::from_bytes(path));
-        let there = fs::symlink_metadata(&path).map_err(|error| ImageError::io("stat", &path, error))?;
-        Ok(there.ino())
-    })
-}
-
-/// Publishes what the blob was verified to be, before any tree of it.
-pub(crate) fn publish_table(cache: &GlobalCache, digest: &Digest, table: &Sidecar) -> Result<()> {
+/// Publishes what the blob was verified to be, before any tree of it. A table is a function of the blob, so one that is there
+/// and whole stays; with `doubted` only if it is the same to the byte.
+pub(crate) fn publish_table(cache: &GlobalCache, digest: &Digest, table: &Sidecar, doubted: bool) -> Result<()> {
     let path = cache.layer(digest, LayerFile::Table);
-    // It is a function of the blob: one that is there and whole is the same.
-    if cache.table(digest).is_some() {
+    let stays = |there: &Table| !doubted || table.write_to(&mut Compared(there.as_bytes())).is_ok();
+    if cache.table(digest).as_ref().is_some_and(stays) {
         return Ok(());
     }
     publish_file_with(&path, |file| table.write_to(file))
+}
+
+/// Takes what is written if it is the same as the bytes it has.
+struct Compared<'a>(&'a [u8]);
+
+impl io::Write for Compared<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Publishes a tree that was verified and has all it inherits. The layer's lock is held.
@@ -214,15 +227,18 @@ pub(crate) fn publish_tree(
     let path = |file| cache.tree(name, file);
     let (tree, index_path) = (path(TreeFile::Tree), path(TreeFile::Index));
     remove_file_if_there(&index_path)?;
-    let list =
-        if *inherited == Inherited::default() && name.inherited.is_none() { Vec::new() } else { inherited.to_bytes() };
-    write_or_remove(&path(TreeFile::List), &list)?;
+    write_or_remove(&path(TreeFile::List), &list_bytes(name, inherited))?;
     write_marker(scratch)?;
     swap(scratch, &tree)?;
     if let Some(index) = index {
         publish_file_with(&index_path, |file| index.write_to(file))?;
     }
     Ok(())
+}
+
+/// The list beside a tree; a base that inherits nothing has none.
+pub(super) fn list_bytes(name: &TreeName, inherited: &Inherited) -> Vec<u8> {
+    if *inherited == Inherited::default() && name.inherited.is_none() { Vec::new() } else { inherited.to_bytes() }
 }
 
 /// A list that is empty has no file.

@@ -9,7 +9,7 @@ use crate::{
     fs::is_random_name,
     layer::{Halt, LayerIndex, OVERRIDE_STAT, OverrideStat, Table, TableFacts},
     model::Digest,
-    store::{GlobalCache, Inherited, LayerFile, TreeFile, TreeName, Walker},
+    store::{GlobalCache, Inherited, LayerFile, Soundness, TreeFile, TreeName, Walker},
 };
 
 /// What the cache has of a layer.
@@ -23,9 +23,10 @@ pub(crate) struct LayerStatus {
 }
 
 impl LayerStatus {
-    /// Fails as in an empty cache where manifest or config claim what the verified blob is not.
-    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<()> {
-        self.facts.as_ref().map_or(Ok(()), |facts| facts.check_claims(size, diff_id))
+    /// Fails as in an empty cache where manifest or config claim what the verified blob is not. False where only the blob
+    /// can tell: there is no table, or its diff_id is of another algorithm.
+    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<bool> {
+        self.facts.as_ref().map_or(Ok(false), |facts| facts.check_claims(size, diff_id))
     }
 
     /// True if it depends on the layers below which tree an image needs.
@@ -45,8 +46,9 @@ pub(super) enum Judged {
     Absent,
     /// Undamaged, with these values.
     Right,
-    /// The same, but without the index that is wanted.
-    NoIndex,
+    /// Nothing is known to be wrong with the tree, and it has these values, but its list or index is damaged, or an index
+    /// is wanted and missing.
+    Bare,
     /// Undamaged, with the values of another image.
     Other,
     Damaged,
@@ -57,7 +59,9 @@ impl GlobalCache {
     pub(crate) fn layer_status(&self, digest: &Digest, index: bool, halt: &Halt) -> Result<LayerStatus> {
         let facts = self.table_facts(digest)?;
         let inherits = facts.as_ref().is_some_and(TableFacts::inherits);
-        let has_tree = !inherits && self.tree_is_sound(&TreeName::base(digest), index, halt);
+        let base = TreeName::base(digest);
+        let is_finished = self.tree_is_finished(&self.tree(&base, TreeFile::Tree), &self.trust()?)?;
+        let has_tree = !inherits && is_finished && self.tree_is_sound(&base, index, halt);
         halt.check()?;
         Ok(LayerStatus { facts, has_tree })
     }
@@ -68,7 +72,7 @@ impl GlobalCache {
         if !status.inherits() {
             return Ok(status.is_known());
         }
-        let mut trees = self.keyed_trees(digest)?;
+        let mut trees = self.keyed_trees(digest, halt)?;
         trees.push(TreeName::base(digest));
         trees.retain(|tree| !self.is_never_right(tree));
         Ok(trees.iter().any(|tree| self.tree_is_sound(tree, index, halt)))
@@ -80,19 +84,22 @@ impl GlobalCache {
         Ok(facts.filter(|facts| facts.verified.digest == *digest))
     }
 
-    /// A layer's table; `None` where there is none, or a damaged one.
+    /// A layer's table; `None` where there is none, a damaged one, or one of somebody who is not trusted: what it says is
+    /// found out again.
     pub(crate) fn table(&self, digest: &Digest) -> Option<Table> {
         let path = self.layer(digest, LayerFile::Table);
-        let table = Table::open(&path).ok()?;
+        let opened = self.trust().and_then(|trust| Table::open_trusted(&path, &trust));
+        let table = opened.inspect_err(|error| tracing::warn!(%error, "a layer's table counts as missing")).ok()??;
         (table.verified().digest == *digest).then_some(table)
     }
 
     /// The trees of a layer that inherit something, by name alone.
-    pub(crate) fn keyed_trees(&self, digest: &Digest) -> Result<Vec<TreeName>> {
+    pub(crate) fn keyed_trees(&self, digest: &Digest, halt: &Halt) -> Result<Vec<TreeName>> {
         let prefix = digest.to_path_safe() + ".";
         let mut trees = Vec::new();
         let Ok(list) = fs::read_dir(self.layers_dir()) else { return Ok(trees) };
         for entry in list.flatten() {
+            halt.check()?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let key = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(TreeFile::Tree.suffix()));
@@ -114,20 +121,37 @@ impl GlobalCache {
         if path.symlink_metadata().is_err() {
             return Ok(Judged::Absent);
         }
-        let is_sound = self.tree_is_sound(tree, false, halt);
+        self.tree_is_finished(&path, &self.trust()?)?;
+        let soundness = self.tree_soundness(tree, index, halt);
         halt.check()?;
-        if !is_sound {
-            return Ok(Judged::Damaged);
-        }
-        let index_path = self.tree(tree, TreeFile::Index);
-        let has_index = index_path.symlink_metadata().is_ok();
-        let right = if index && !has_index { Judged::NoIndex } else { Judged::Right };
-        if tree.inherited.is_some() {
+        let is_whole = soundness == Soundness::Whole;
+        let judged = if soundness == Soundness::Damaged {
+            Judged::Damaged
+        } else if tree.inherited.is_some() {
             let list = self.read_list_file(&self.tree(tree, TreeFile::List))?;
-            return Ok(if list == Some(inherited.to_bytes()) { right } else { Judged::Damaged });
+            if list == Some(inherited.to_bytes()) { Judged::Right } else { Judged::Bare }
+        } else {
+            let index = is_whole && index;
+            let index = if index { LayerIndex::open(&self.tree(tree, TreeFile::Index)).ok() } else { None };
+            if values_are(&path, index.as_ref(), inherited, halt)? { Judged::Right } else { Judged::Other }
+        };
+        Ok(if judged == Judged::Right && !is_whole { Judged::Bare } else { judged })
+    }
+
+    /// True if a base tree has, or had before it was damaged, the values of another image: by its list, or by what stands
+    /// in it where it has none.
+    pub(super) fn is_made_for_another(&self, tree: &TreeName, inherited: &Inherited, halt: &Halt) -> Result<bool> {
+        if *inherited == Inherited::default() {
+            return Ok(false);
         }
-        let index = if has_index { LayerIndex::open(&index_path).ok() } else { None };
-        Ok(if values_are(&path, index.as_ref(), inherited, halt)? { right } else { Judged::Other })
+        match self.read_list_file(&self.tree(tree, TreeFile::List))? {
+            Some(list) => Ok(list != inherited.to_bytes()),
+            None => {
+                let path = self.tree(tree, TreeFile::Tree);
+                let is_tree = path.symlink_metadata().is_ok_and(|there| there.is_dir());
+                Ok(is_tree && !values_are(&path, None, inherited, halt)?)
+            }
+        }
     }
 }
 

@@ -21,13 +21,14 @@ mod world;
 use scenario::Scenario;
 
 /// The kinds of pull, by the name of their table.
-fn scenarios() -> [Scenario; 11] {
+fn scenarios() -> [Scenario; 12] {
     let of = |id, image| Scenario { id, image, ..Scenario::default() };
     [
         of("first", "one"),
         Scenario { there: Some("one"), force: true, ..of("force", "one") },
         Scenario { there: Some("one"), ..of("upper", "two") },
         Scenario { there: Some("left"), ..of("beside", "right") },
+        of("twice", "twice"),
         Scenario { there: Some("one"), damaged_trees: true, force: true, ..of("exchange", "one") },
         Scenario { there: Some("both"), damaged_trees: true, original: true, ..of("original", "both") },
         Scenario { leftovers: true, ..of("sweep", "one") },
@@ -55,6 +56,11 @@ fn a_forced_pull_over_a_layer_that_is_there_may_end_anywhere() {
 #[test]
 fn a_pull_of_a_layer_whose_base_has_the_values_of_another_image_may_end_anywhere() {
     holds("beside");
+}
+
+#[test]
+fn a_pull_of_a_layer_at_two_places_may_end_anywhere() {
+    holds("twice");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The images, in an order in which each layer gets the trees that the scenarios expect: `left` comes before `right`.
-pub const IMAGES: [&str; 6] = ["one", "two", "three", "both", "left", "right"];
+pub const IMAGES: [&str; 7] = ["one", "two", "three", "both", "left", "right", "twice"];
 
 /// The layers of an image, bottom first.
 fn bytes_of(image: &str) -> Vec<Vec<u8>> {
@@ -34,6 +34,7 @@ fn bytes_of(image: &str) -> Vec<Vec<u8>> {
         "both" => vec![base(), third()],
         "left" => vec![base(), shared()],
         "right" => vec![other_base(), shared()],
+        "twice" => vec![base(), shared(), other_base(), shared()],
         _ => panic!("no image has this name: {image}"),
     }
 }
@@ -193,5 +194,6 @@ fn other_base() -> Vec<u8> {
 
 /// A layer whose directories are those of the layer below, without links to it.
 fn shared() -> Vec<u8> {
-    archive().file_bytes(b"usr/lib/shared", &support::noise(30_000)).file("usr/share/text", "text").end().0
+    let made = archive().file_bytes(b"usr/lib/shared", &support::noise(30_000)).file("usr/share/text", "text");
+    made.link("usr/share/again", "usr/share/text").end().0
 }

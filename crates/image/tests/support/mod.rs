@@ -3,6 +3,7 @@
 
 pub mod images;
 pub mod server;
+pub mod world;
 
 use std::{
     sync::{Arc, Mutex},

@@ -30,7 +30,7 @@ pub struct DirectoryRecord<'a> {
     pub path: &'a [u8],
     /// True if it hides all that lower layers have in it.
     pub opaque: bool,
-    first: usize,
+    pub(super) first: usize,
     count: usize,
     tombstones: (usize, usize),
 }
@@ -221,6 +221,22 @@ impl LayerIndex {
         let split = path.iter().rposition(|&byte| byte == b'/');
         let (parent, name) = split.map_or((&b""[..], path), |slash| (&path[..slash], &path[slash + 1..]));
         Some(self.entries.start + self.place_of(parent, name)? * ENTRY)
+    }
+
+    /// Where in the file the records of entries begin.
+    pub(super) fn entries_start(&self) -> usize {
+        self.entries.start
+    }
+
+    /// Where in the file the records of hard links are.
+    pub(super) fn hard_link_records(&self) -> std::ops::Range<usize> {
+        self.hard_links.clone()
+    }
+
+    /// The path in the hard-link record at this place of the file.
+    pub(super) fn hard_link_path(&self, at: usize) -> &[u8] {
+        let record = &self.bytes[at..at + HARD_LINK];
+        self.text(u32_at(record, 8), u32_at(record, 12) as usize)
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {

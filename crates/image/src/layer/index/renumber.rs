@@ -1,54 +1,57 @@
-//! The index of a tree, made into that of another tree like it: only the inode numbers differ.
-
-use std::collections::HashMap;
+//! The index of a tree, made from the index of another one that has the same names and bytes: only inode numbers differ.
 
 use crate::{
-    error::Result,
-    layer::index::{
-        build::seal,
-        read::LayerIndex,
-        wire::{DIRECTORY, ENTRY, HARD_LINK, HEADER, u32_at, u64_at},
+    error::{ErrorKind, Result},
+    layer::{
+        halt::Halt,
+        index::{
+            build::seal,
+            read::LayerIndex,
+            wire::{ENTRY, HARD_LINK, u64_at},
+        },
     },
 };
 
-/// The bytes of `index` with the inode numbers of another tree of the same names. `inode_of` is asked for each path that is no
-/// whiteout, directory by directory.
-pub(crate) fn renumber(index: &LayerIndex, mut inode_of: impl FnMut(&[u8]) -> Result<u64>) -> Result<Vec<u8>> {
+/// The bytes of an index whose inode numbers are those that `number` gives for a path.
+///
+/// Fails with `ERR_INDEX` where names that are one inode in `index` are several.
+pub(crate) fn renumber(
+    index: &LayerIndex,
+    mut number: impl FnMut(&[u8]) -> Result<u64>,
+    halt: &Halt,
+) -> Result<Vec<u8>> {
+    let (entries, hard_links) = (index.entries_start(), index.hard_link_records());
     let mut bytes = index.as_bytes().to_vec();
-    let mut numbers = HashMap::new();
     for at in 0..index.directory_count() {
-        let record = index.directory_at(at);
-        for entry in index.entries(&record).filter(|entry| !entry.whiteout) {
-            let path = if record.path.is_empty() { entry.name.to_vec() } else { [record.path, entry.name].join(&b'/') };
-            let inode = inode_of(&path)?;
-            numbers.insert(entry.inode, inode);
-            if let Some(place) = index.record_offset(&path) {
-                bytes[place..place + 8].copy_from_slice(&inode.to_le_bytes());
-            }
+        let directory = index.directory_at(at);
+        for (n, entry) in index.entries(&directory).enumerate().filter(|(_, entry)| !entry.whiteout) {
+            halt.check()?;
+            let record = entries + (directory.first + n) * ENTRY;
+            let inode = number(&path_of(directory.path, entry.name))?;
+            bytes[record..record + 8].copy_from_slice(&inode.to_le_bytes());
         }
     }
-    renumber_hard_links(&mut bytes, &numbers);
+    let mut links = Vec::with_capacity(hard_links.len() / HARD_LINK);
+    let mut last = None;
+    for at in hard_links.clone().step_by(HARD_LINK) {
+        halt.check()?;
+        let mut record = <[u8; HARD_LINK]>::try_from(&bytes[at..at + HARD_LINK]).expect("a whole record");
+        let (before, inode) = (u64_at(&record, 0), number(index.hard_link_path(at))?);
+        if last.is_some_and(|(old, new)| old == before && new != inode) {
+            let reason = "names of one inode are several files in the tree".to_owned();
+            return Err(ErrorKind::Index { path: "(in memory)".to_owned(), reason }.into());
+        }
+        last = Some((before, inode));
+        record[..8].copy_from_slice(&inode.to_le_bytes());
+        links.push(record);
+    }
+    // Stable: the paths of an inode stay in their order.
+    links.sort_by_key(|record| u64_at(record, 0));
+    bytes[hard_links].copy_from_slice(links.as_flattened());
     seal(&mut bytes);
     Ok(bytes)
 }
 
-/// The table of hard links is sorted by number, then path.
-fn renumber_hard_links(bytes: &mut [u8], numbers: &HashMap<u64, u64>) {
-    let count = |at: usize| u32_at(bytes, at) as usize;
-    let start = HEADER + count(12) * DIRECTORY + count(16) * ENTRY;
-    let end = start + count(20) * HARD_LINK;
-    let pool = end;
-    let mut records: Vec<(u64, Vec<u8>, [u8; 8])> = Vec::new();
-    for record in bytes[start..end].chunks_exact(HARD_LINK) {
-        let (offset, length) = (u32_at(record, 8) as usize, u32_at(record, 12) as usize);
-        let path = bytes[pool + offset..][..length].to_vec();
-        let number = u64_at(record, 0);
-        let place = record[8..16].try_into().expect("eight bytes");
-        records.push((numbers.get(&number).copied().unwrap_or(number), path, place));
-    }
-    records.sort();
-    for ((number, _, place), record) in records.iter().zip(bytes[start..end].chunks_exact_mut(HARD_LINK)) {
-        record[..8].copy_from_slice(&number.to_le_bytes());
-        record[8..].copy_from_slice(place);
-    }
+fn path_of(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, name].join(&b'/') }
 }

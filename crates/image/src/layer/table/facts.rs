@@ -47,8 +47,9 @@ impl TableFacts {
         self.has_implied_directories || self.has_cross_layer_links
     }
 
-    /// Fails as a pull into an empty cache would, if a manifest or config says something else of the layer.
-    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<()> {
+    /// Fails as a pull into an empty cache would, if a manifest or config says something else of the layer. False where
+    /// only the blob can tell: the diff_id is of another algorithm.
+    pub(crate) fn check_claims(&self, size: u64, diff_id: &Digest) -> Result<bool> {
         let mismatch = |what: &str, expected: String, actual: String| {
             Err(ErrorKind::DigestMismatch { what: what.to_owned(), expected, actual }.into())
         };
@@ -56,13 +57,12 @@ impl TableFacts {
             let bytes = |size: u64| format!("{size} bytes");
             return mismatch("the layer's blob", bytes(size), bytes(self.verified.size));
         }
-        // A config may name its layers by another algorithm; then only extraction can tell.
         let comparable = self.verified.diff_id.algorithm() == diff_id.algorithm();
         if comparable && self.verified.diff_id != *diff_id {
             let (expected, actual) = (diff_id.to_string(), self.verified.diff_id.to_string());
             return mismatch("the uncompressed layer (diff_id)", expected, actual);
         }
-        Ok(())
+        Ok(comparable)
     }
 }
 

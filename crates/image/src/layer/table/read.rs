@@ -1,10 +1,10 @@
 //! A table file, mapped and checked whole, then searched.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs::File, path::Path};
 
 use crate::{
     error::{ErrorKind, ImageError, Result},
-    fs::open_file,
+    fs::{Opened, Trust, open_file, open_trusted},
     layer::{
         map::{Bytes, map},
         stat::OverrideStat,
@@ -33,7 +33,20 @@ impl Table {
     /// Opens and checks a table. Fails with `ERR_CACHE` on anything wrong in it, with `ERR_IO` if it can't be read: its
     /// cause says where it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let bytes = map(&open_file(path)?).map_err(|error| ImageError::io("map", path, error))?;
+        Self::map(&open_file(path)?, path)
+    }
+
+    /// [`open`](Self::open); `ERR_CACHE` if it is not of a trusted owner or everybody may write it. `None` where nothing, or
+    /// no file, is there.
+    pub(crate) fn open_trusted(path: &Path, trust: &Trust) -> Result<Option<Self>> {
+        match open_trusted(path, trust)? {
+            Opened::File(file, _) => Self::map(&file, path).map(Some),
+            Opened::Nothing | Opened::Other => Ok(None),
+        }
+    }
+
+    fn map(file: &File, path: &Path) -> Result<Self> {
+        let bytes = map(file).map_err(|error| ImageError::io("map", path, error))?;
         Self::check(Bytes::Mapped(bytes), &path.display().to_string())
     }
 
@@ -50,6 +63,11 @@ impl Table {
                 Err(ErrorKind::Cache { path: path.to_owned(), reason }.into())
             }
         }
+    }
+
+    /// The bytes of the file.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// What was verified of the blob.

@@ -5,12 +5,19 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+
 use crate::{error::ImageError, registry::auth::secret::Secret, text::escape};
 
 /// Secrets that are remembered: those of the last requests, also when their login has been replaced.
 const MAX_KEPT: usize = 256;
 /// What is shorter is no secret, and would tear words apart.
 const MIN_LENGTH: usize = 4;
+/// What is shorter in base64 could be a word.
+const MIN_BASE64: usize = 8;
 const MASK: &str = "***";
 
 /// Everything secret that a client has sent.
@@ -44,11 +51,12 @@ impl Mask {
         let mut forms: Vec<String> = Vec::new();
         for secret in secrets {
             let bare = secret.strip_prefix("Bearer ").or(secret.strip_prefix("Basic ")).unwrap_or(secret);
-            for form in [bare, bare.trim_end_matches('='), &escape(bare), &percent_encoded(bare)] {
-                if form.len() >= MIN_LENGTH {
-                    forms.push(form.to_ascii_lowercase());
-                }
-            }
+            let other = [escape(bare).into_owned(), percent_encoded(bare), form_encoded(bare), html_encoded(bare)];
+            let base64 = base64_forms(bare);
+            let bare = [bare.to_owned(), bare.trim_end_matches('=').to_owned()];
+            let base64 = base64.into_iter().filter(|form| form.len() >= MIN_BASE64);
+            let all = bare.into_iter().chain(other).chain(base64).filter(|form| form.len() >= MIN_LENGTH);
+            forms.extend(all.map(|form| form.to_ascii_lowercase()));
         }
         // The longest first, so that no part of one stays.
         forms.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
@@ -76,6 +84,23 @@ impl Mask {
     pub(in crate::registry) fn error(&self, error: ImageError) -> ImageError {
         if self.0.is_empty() { error } else { error.with_texts(&|text| self.text(text)) }
     }
+}
+
+/// As the body of a request has it.
+fn form_encoded(text: &str) -> String {
+    percent_encoded(text).replace("%20", "+").replace('~', "%7E").replace("%2A", "*")
+}
+
+/// As a page has it.
+fn html_encoded(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// As base64, in both alphabets; what it ends in depends on what follows, and is left out.
+fn base64_forms(text: &str) -> [String; 2] {
+    let whole = text.len() / 3 * 3;
+    [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].map(|alphabet| alphabet.encode(&text.as_bytes()[..whole]))
 }
 
 /// As a URL has it.
@@ -110,9 +135,22 @@ mod tests {
             ("hunter2%2f%1B.example", "***.example"),
             ("x hunTer2/\\u{1b} hunTer2/\u{1b}", "x *** ***"),
             ("Beer", "Beer"),
+            ("aHVuVGVyMi8b and ahvuvgvymi8b", "*** and ***"),
         ] {
             assert_eq!(mask.text(text), expected);
         }
+    }
+
+    #[test]
+    fn a_token_is_masked_as_a_form_and_a_page_have_it() {
+        let mask = mask(&[Secret::new("a~b *<c>&\"d'")]);
+        let texts = [
+            "a%7Eb+*%3Cc%3E%26%22d%27",
+            "a~b%20%2A%3Cc%3E%26%22d%27",
+            "a~b *&lt;c&gt;&amp;&quot;d&#39;",
+            "YX5iICo8Yz4mImQn",
+        ];
+        assert_eq!(texts.map(|text| mask.text(text)), ["***"; 4]);
     }
 
     #[test]

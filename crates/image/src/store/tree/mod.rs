@@ -13,4 +13,4 @@ mod walker;
 pub(crate) use copy::copy_tree;
 pub(crate) use file::open_file;
 pub(crate) use fill::fill;
-pub(crate) use walker::Walker;
+pub(crate) use walker::{Walker, split};

@@ -66,7 +66,7 @@ impl Walker {
 }
 
 /// A path's directory and last name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     path.iter().rposition(|&byte| byte == b'/').map_or((b"", path), |slash| (&path[..slash], &path[slash + 1..]))
 }
 

@@ -1,6 +1,7 @@
 //! One layer: looked through, and mended from its blob or removed.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
@@ -25,7 +26,7 @@ use crate::{
         publish_table, publish_tree, throw_away,
         verify::{
             Depth, ProblemKind, Repair, SkipReason,
-            tree::{Difference, Excused, compare_trees, compare_with_index, open},
+            tree::{Difference, Excused, compare_trees, compare_with_index, left_out, open},
         },
     },
 };
@@ -43,6 +44,8 @@ pub(super) struct LayerCheck<'a> {
     /// What the metadata of an image say of it; `None` if no image names it.
     pub(super) expected: Option<&'a CachedLayerMetadata>,
     pub(super) depth: Depth,
+    /// The trees whose own files are known to be those of their blobs, where links may be copied from no others.
+    pub(super) proven: Option<&'a BTreeSet<TreeName>>,
     pub(super) halt: &'a Halt,
 }
 
@@ -52,6 +55,18 @@ pub(super) struct Findings {
     pub(super) problems: Vec<(Difference, Option<Repair>)>,
     pub(super) skipped: Option<SkipReason>,
     pub(super) extracted: bool,
+    /// The tree was compared with its blob.
+    pub(super) is_compared: bool,
+}
+
+impl Findings {
+    /// True if the files of the tree, but for its links, are now those of its blob.
+    pub(super) fn is_proof(&self) -> bool {
+        let is_mended = |(wrong, done): &(Difference, Option<Repair>)| {
+            wrong.kind == ProblemKind::DamagedBlob || *done == Some(Repair::Extracted)
+        };
+        self.is_compared && self.problems.iter().all(is_mended)
+    }
 }
 
 impl LayerCheck<'_> {
@@ -73,7 +88,10 @@ impl LayerCheck<'_> {
             match (&blob, &locks) {
                 // The base of a layer with links to lower ones is the original's own, without the links.
                 _ if self.cache.is_never_right(&self.tree) => findings.skipped = Some(SkipReason::MadeByOriginal),
-                (Blob::Right, Some(_)) => (tree, fresh) = self.compare_with_blob(&mut findings)?,
+                (Blob::Right, Some(_)) => {
+                    (tree, fresh) = self.compare_with_blob(&mut findings)?;
+                    findings.is_compared = true;
+                }
                 (Blob::Right, None) => findings.skipped = Some(SkipReason::ReadOnly),
                 _ => findings.skipped = Some(SkipReason::NoBlob),
             }
@@ -85,8 +103,14 @@ impl LayerCheck<'_> {
             findings.problems.push((difference, done));
         }
         let missing = !self.is_there(LayerFile::Tree) && self.expected.is_some() && self.is_still_named()?;
-        let done = if repair && (missing || !tree.is_empty()) { self.mend(fresh)? } else { None };
+        let wanted = repair && (missing || !tree.is_empty());
+        let in_use = wanted && self.cache.is_in_use(self.digest())?;
+        if in_use {
+            findings.skipped = Some(SkipReason::Locked);
+        }
+        let done = if wanted && !in_use { self.mend(fresh)? } else { None };
         findings.extracted = done == Some(Repair::Extracted);
+        findings.is_compared |= findings.extracted;
         if missing {
             let path = self.path(LayerFile::Tree);
             let detail = "an image names this layer and there is no tree of it".to_owned();
@@ -111,9 +135,19 @@ impl LayerCheck<'_> {
 
     /// True if there is a tree and nothing is wrong with it, and an index if one is wanted.
     pub(super) fn is_sound(&self, index: bool) -> bool {
-        self.is_there(LayerFile::Tree)
-            && (!index || self.is_there(LayerFile::Index))
-            && self.look_at_tree(&mut Findings::default()).is_ok_and(|wrong| wrong.is_empty())
+        self.soundness(index) == Soundness::Whole
+    }
+
+    /// How the tree is, and whether it has an index if one is wanted.
+    pub(super) fn soundness(&self, index: bool) -> Soundness {
+        let is_beside = |wrong: &Difference| matches!(wrong.kind, ProblemKind::DamagedIndex | ProblemKind::DamagedList);
+        match self.look_at_tree(&mut Findings::default()) {
+            Ok(wrong) if self.is_there(LayerFile::Tree) && wrong.iter().all(is_beside) => {
+                let is_whole = wrong.is_empty() && (!index || self.is_there(LayerFile::Index));
+                if is_whole { Soundness::Whole } else { Soundness::Bare }
+            }
+            _ => Soundness::Damaged,
+        }
     }
 
     /// Makes the layer anew from its blob if its tree is damaged or can't be checked, holding its locks. What can't be
@@ -130,6 +164,9 @@ impl LayerCheck<'_> {
         if !fs::symlink_metadata(&blob).is_ok_and(|file| file.is_file())
             || hash(&blob, self.digest(), self.halt)? != *self.digest()
         {
+            return Ok(Healed::Not);
+        }
+        if self.cache.is_in_use(self.digest())? {
             return Ok(Healed::Not);
         }
         match self.unpack() {
@@ -229,24 +266,31 @@ impl LayerCheck<'_> {
         };
         let (is, must_be) = (self.path(LayerFile::Tree), self.path(LayerFile::Extracting));
         let mut excused = Excused::default();
-        let mut unpacked = unpacked;
+        let (mut unpacked, mut is_filled) = (unpacked, true);
         match self.inherit(&mut unpacked) {
             Ok(()) => {}
             Err(error) if error.is_aborted() => return Err(error),
             // The files that its links lead to are not there to compare with.
-            Err(_) => excused.files.extend(unpacked.lower_links.iter().map(|link| link.path.clone())),
+            Err(_) => {
+                excused.files.extend(unpacked.lower_links.iter().map(|link| link.path.clone()));
+                findings.skipped = Some(SkipReason::NoBlob);
+                is_filled = false;
+            }
         }
         let mut found = compare_trees(&is, &must_be, &excused, self.halt)?;
         if self.tree.inherited.is_none() {
             // The original rewrites these in place, for another image.
             excused.directories.extend(unpacked.implicit_directories.iter().cloned());
+            let links = unpacked.lower_links.iter().map(|link| link.path.clone());
+            excused.absent = left_out(&must_be, links, &unpacked.implicit_directories, self.halt)?;
             let rest = compare_trees(&is, &must_be, &excused, self.halt)?;
             if rest.len() != found.len() || self.cache.table(self.digest()).is_none() {
                 findings.skipped = Some(SkipReason::MadeByOriginal);
             }
             found = rest;
         }
-        Ok((found, Some(unpacked)))
+        // One that lacks what it inherits is not to be published.
+        Ok((found, Some(unpacked).filter(|_| is_filled)))
     }
 
     /// Gives the unpacked tree what the one under verification inherits.
@@ -259,12 +303,17 @@ impl LayerCheck<'_> {
         let open_holder = |holder: &Holder| {
             let base = TreeName::base(&holder.digest);
             let base = Some(base).filter(|base| !self.cache.is_never_right(base)).into_iter();
-            let keyed = self.cache.keyed_trees(&holder.digest)?;
-            let tree = base.chain(keyed).map(|tree| self.cache.tree(&tree, TreeFile::Tree)).find(|tree| tree.is_dir());
+            let keyed = self.cache.keyed_trees(&holder.digest, self.halt)?;
+            let may_serve = |tree: &TreeName| self.proven.is_none_or(|proven| proven.contains(tree));
+            let tree = base
+                .chain(keyed)
+                .filter(may_serve)
+                .map(|tree| self.cache.tree(&tree, TreeFile::Tree))
+                .find(|tree| tree.is_dir());
             let tree = tree.ok_or_else(|| ImageError::internal("no tree of a lower layer is there"))?;
             open_file(&mut Walker::new(&tree)?, &holder.path)
         };
-        unpacked.index = fill_all(&scratch, unpacked.index.take(), &inherited, open_holder, self.halt)?;
+        unpacked.index = fill_all(&scratch, self.digest(), unpacked.index.take(), &inherited, open_holder, self.halt)?;
         Ok(())
     }
 
@@ -385,7 +434,7 @@ impl LayerCheck<'_> {
         if let Some(made) = &unpacked.table
             && (self.cache.table(self.digest()).is_some() || self.proves_base(made, &unpacked.implicit_directories)?)
         {
-            publish_table(self.cache, self.digest(), made)?;
+            publish_table(self.cache, self.digest(), made, false)?;
         }
         if self.tree.inherited.is_none() {
             let list = write_list(&unpacked.implicit_directories);
@@ -416,6 +465,16 @@ impl LayerCheck<'_> {
     fn list(&self) -> PathBuf {
         self.cache.tree(&self.tree, TreeFile::List)
     }
+}
+
+/// How a tree is that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soundness {
+    /// Nothing is wrong with it.
+    Whole,
+    /// Only what stands beside it is: its list or index is damaged, or an index is wanted and missing.
+    Bare,
+    Damaged,
 }
 
 /// What became of a layer that was to be healed.

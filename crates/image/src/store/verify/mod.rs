@@ -6,6 +6,7 @@
 
 mod image;
 mod layer;
+mod order;
 mod prove;
 mod recheck;
 mod report;
@@ -27,10 +28,12 @@ use crate::{
     },
 };
 
+pub(crate) use layer::Soundness;
 pub(crate) use recheck::Rechecked;
 pub use report::{Depth, Problem, ProblemKind, Repair, SkipReason, Skipped, VerifyReport};
 
 use layer::LayerCheck;
+use order::Order;
 
 /// How to look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,28 +70,30 @@ impl GlobalCache {
         digests.extend(named.keys());
         report.layers = digests.len() as u64;
         let mut gone = BTreeSet::new();
-        for digest in digests {
+        let trees = digests.into_iter().flat_map(|digest| trees_of(&inventory, named.get(digest), digest)).collect();
+        let order = Order::of(self, trees)?;
+        let mut proven = BTreeSet::new();
+        let check = |tree: &TreeName, proven: &BTreeSet<TreeName>, repair: bool| {
             halt.check()?;
-            let users = named.get(digest);
-            let expected = users.map(|users| users.expected);
-            let trees = trees_of(&inventory, users, digest);
-            for tree in trees {
-                let check = LayerCheck { cache: self, tree: tree.clone(), expected, depth: options.depth, halt };
-                let findings = check.run(options.repair)?;
-                let images = users.map(|users| users.images.clone()).unwrap_or_default();
-                let problems = findings.problems.into_iter().map(|(difference, repaired)| Problem {
-                    kind: difference.kind,
-                    path: difference.path.to_string_lossy().into_owned(),
-                    layer: Some(digest.clone()),
-                    images: images.clone(),
-                    detail: difference.detail,
-                    repaired,
-                });
-                report.problems.extend(problems);
-                let skipped = findings.skipped.map(|reason| Skipped { layer: digest.clone(), reason });
-                report.skipped.extend(skipped.filter(|skipped| !report.skipped.contains(skipped)));
-                if options.repair && self.tree(&tree, TreeFile::Tree).symlink_metadata().is_err() {
-                    gone.insert(tree);
+            let expected = named.get(&tree.digest).map(|users| users.expected);
+            let proven = (options.depth == Depth::Content).then_some(proven);
+            LayerCheck { cache: self, tree: tree.clone(), expected, depth: options.depth, proven, halt }.run(repair)
+        };
+        for step in order.steps(options.depth == Depth::Content) {
+            if step.looks_ahead && order.is_proven(step.tree, &proven) {
+                continue;
+            }
+            let findings = check(step.tree, &proven, options.repair && !step.looks_ahead)?;
+            if findings.is_proof() {
+                proven.insert(step.tree.clone());
+            } else {
+                proven.remove(step.tree);
+            }
+            if !step.looks_ahead {
+                let images = named.get(&step.tree.digest).map(|users| users.images.clone());
+                report.add(step.tree, findings, &images.unwrap_or_default());
+                if options.repair && self.tree(step.tree, TreeFile::Tree).symlink_metadata().is_err() {
+                    gone.insert(step.tree.clone());
                 }
             }
         }
@@ -108,8 +113,16 @@ impl GlobalCache {
 
     /// The same of any tree.
     pub(crate) fn tree_is_sound(&self, tree: &TreeName, index: bool, halt: &Halt) -> bool {
-        let check = LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, halt };
+        let check =
+            LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, proven: None, halt };
         check.is_sound(index)
+    }
+
+    /// How a tree is, by a `stat` a file.
+    pub(super) fn tree_soundness(&self, tree: &TreeName, index: bool, halt: &Halt) -> Soundness {
+        let check =
+            LayerCheck { cache: self, tree: tree.clone(), expected: None, depth: Depth::Size, proven: None, halt };
+        check.soundness(index)
     }
 
     /// True if a tree has the same names, types, bytes and attributes as another.

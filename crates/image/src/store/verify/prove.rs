@@ -15,8 +15,8 @@ use crate::{
 
 impl GlobalCache {
     /// Compares the base tree, if there is one, with the layer as it was extracted to `scratch`, and takes it away where
-    /// it is not the same; what an image inherits, the attributes of `implied` directories, does not count. False if it is not the same and somebody uses it: then
-    /// no table may be published. The layer's lock is held.
+    /// it is not the same; what an image inherits, the attributes of `implied` directories, does not count. False if it
+    /// is not the same and somebody uses it: then no table may be published. The layer's lock is held.
     pub(crate) fn prove_base(
         &self,
         facts: &TableFacts,

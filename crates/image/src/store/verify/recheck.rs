@@ -45,7 +45,7 @@ impl GlobalCache {
     }
 
     fn layer_check<'a>(&'a self, layer: &'a CachedLayerMetadata, halt: &'a Halt) -> LayerCheck<'a> {
-        LayerCheck { cache: self, tree: layer.tree(), expected: Some(layer), depth: Depth::Size, halt }
+        LayerCheck { cache: self, tree: layer.tree(), expected: Some(layer), depth: Depth::Size, proven: None, halt }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Digest;
+use crate::{
+    model::Digest,
+    store::{TreeName, verify::layer::Findings},
+};
 
 /// How thoroughly a cache is looked through; each depth does what the ones before do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,4 +122,24 @@ pub struct VerifyReport {
     pub problems: Vec<Problem>,
     /// What could not be looked at as thoroughly.
     pub skipped: Vec<Skipped>,
+}
+
+impl VerifyReport {
+    /// Adds what was found of a tree that these images have.
+    pub(super) fn add(&mut self, tree: &TreeName, findings: Findings, images: &[String]) {
+        self.problems.extend(findings.problems.into_iter().map(|(difference, repaired)| Problem {
+            kind: difference.kind,
+            path: difference.path.to_string_lossy().into_owned(),
+            layer: Some(tree.digest.clone()),
+            images: images.to_vec(),
+            detail: difference.detail,
+            repaired,
+        }));
+        if let Some(reason) = findings.skipped {
+            let skipped = Skipped { layer: tree.digest.clone(), reason };
+            if !self.skipped.contains(&skipped) {
+                self.skipped.push(skipped);
+            }
+        }
+    }
 }

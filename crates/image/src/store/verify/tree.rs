@@ -131,6 +131,33 @@ pub(super) struct Excused {
     pub(super) directories: BTreeSet<Vec<u8>>,
     /// Files that may differ in all.
     pub(super) files: BTreeSet<Vec<u8>>,
+    /// Files and directories that may be missing.
+    pub(super) absent: BTreeSet<Vec<u8>>,
+}
+
+/// What the original leaves out of a tree: these links to lower layers, and the directories that were made for them alone.
+/// `complete` is a tree with all of it, `implied` are its directories without an entry.
+pub(super) fn left_out(
+    complete: &Path,
+    links: impl IntoIterator<Item = Vec<u8>>,
+    implied: &[Vec<u8>],
+    halt: &Halt,
+) -> Result<BTreeSet<Vec<u8>>> {
+    let mut absent: BTreeSet<Vec<u8>> = links.into_iter().collect();
+    // A directory comes after what it lies in, so it is looked at before.
+    let implied: BTreeSet<&Vec<u8>> = implied.iter().filter(|path| !path.is_empty()).collect();
+    for directory in implied.into_iter().rev() {
+        halt.check()?;
+        let inside = names(&complete.join(OsStr::from_bytes(directory)))?.unwrap_or_default();
+        if inside.iter().all(|name| absent.contains(&child(directory, name))) {
+            absent.insert(directory.clone());
+        }
+    }
+    Ok(absent)
+}
+
+fn child(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
 /// The two trees have the same names, types, bytes and owners.
@@ -151,12 +178,12 @@ pub(super) fn compare_trees(is: &Path, must_be: &Path, excused: &Excused, halt: 
         for extra in there.difference(&wanted) {
             found.add(ProblemKind::ExtraFile, left.join(OsStr::from_bytes(extra)), "the layer does not have it");
         }
-        for missing in wanted.difference(&there) {
+        for missing in wanted.difference(&there).filter(|name| !excused.absent.contains(&child(&at, name))) {
             found.add(ProblemKind::MissingFile, left.join(OsStr::from_bytes(missing)), "the layer has it");
         }
         wanted.retain(|name| there.contains(name));
         for name in wanted {
-            let path = if at.is_empty() { name.clone() } else { [&at[..], b"/", &name].concat() };
+            let path = child(&at, &name);
             if excused.files.contains(&path) {
                 continue;
             }
