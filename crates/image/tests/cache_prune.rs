@@ -383,6 +383,7 @@ fn a_tree_that_no_image_names_goes_though_its_layer_stays() {
     cache.keyed_tree("a.1", 50_000);
     cache.layer("b", 1000);
     fs::write(cache.path("b", LayerFile::ImplicitDirs), "list").unwrap();
+    fs::write(cache.cache.tree(&tree("b"), TreeFile::List), "list").unwrap();
     let dry = cache.cache.prune(&PruneOptions { dry_run: true, ..Default::default() }).unwrap();
     let report = cache.cache.prune(&PruneOptions::default()).unwrap();
     assert_eq!(dry.removed, report.removed);
@@ -397,6 +398,7 @@ fn a_tree_that_no_image_names_goes_though_its_layer_stays() {
     left.retain(|name| !name.ends_with("lock"));
     assert_eq!(left.len(), 5, "the tree, its index and list, the blob and the table: {left:?}");
     assert!(!cache.path("b", LayerFile::ImplicitDirs).exists() && !cache.path("b", LayerFile::Index).exists());
+    assert!(!cache.cache.tree(&tree("b"), TreeFile::List).exists());
     assert_eq!(cache.cache.prune(&PruneOptions::default()).unwrap().removed, []);
 }
 
@@ -438,15 +440,19 @@ fn a_lease_keeps_all_trees_of_a_layer_and_those_being_made() {
     let cache = Fixture::new();
     cache.layer("a", 1000);
     cache.keyed_tree("a.1", 1000);
-    let scratch = cache.cache.layers_dir().join(format!(
-        "{}.{}.extracting",
-        digest("a").to_string().replace(':', "_"),
-        "5".repeat(32)
-    ));
-    fs::create_dir(&scratch).unwrap();
     let lease = cache.cache.lease([&digest("a")]).unwrap();
+    let leases = fs::read_dir(cache.cache.directory().join("leases")).unwrap();
+    let mut names = leases.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let name = names.find(|name| name != "gc.lock").unwrap();
+    let layer = digest("a").to_string().replace(':', "_");
+    let scratch = cache.cache.layers_dir().join(format!("{layer}.{name}.extracting"));
+    fs::create_dir(&scratch).unwrap();
+    let dead = cache.cache.layers_dir().join(format!("{layer}.{}.extracting", "5".repeat(32)));
+    fs::create_dir(&dead).unwrap();
     let report = cache.cache.prune(&PruneOptions { max_bytes: Some(0), ..Default::default() }).unwrap();
-    assert_eq!(report.removed, []);
+    // That of a pull that has ended goes, though somebody leases its layer.
+    assert_eq!(report.removed.iter().map(|item| item.kind).collect::<Vec<_>>(), [ItemKind::Leftover]);
+    assert!(!dead.exists());
     assert!(
         report.kept.len() == 2 && report.kept.iter().all(|item| item.reason == Reason::Leased),
         "{:?}",
@@ -499,6 +505,7 @@ fn every_byte_is_accounted_for() {
     cache.image("two", &["a", "b.2"], 2 * HOUR);
     cache.layer("orphan", 10_000);
     fs::write(cache.path("a", LayerFile::Part), vec![1; 20_000]).unwrap();
+    fs::write(cache.cache.tree(&tree("a"), TreeFile::List), vec![1; 5000]).unwrap();
     let before = cache.cache.usage().unwrap().bytes;
     let options = PruneOptions { keep: Some(0), blobs: true, partials: Some(true), ..Default::default() };
     let report = cache.cache.prune(&options).unwrap();

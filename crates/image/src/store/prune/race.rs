@@ -1,5 +1,7 @@
-//! A model of the race between a pull and those who remove: a pull's steps on a real cache, put in all possible ways between
-//! the moments of a prune and of a remove. Whatever the order, what the pull's metadata name is there in the end.
+//! A model of the race between a pull and those who remove: a pull's steps on a real cache, put between the moments of a
+//! prune and of a remove. Whatever the order, what the pull's metadata name is there in the end.
+//!
+//! There are 792 ways for each of the two. To save time every fourth is tried, others in a prune than in a remove.
 
 use std::{fs, path::PathBuf};
 
@@ -139,6 +141,9 @@ enum Remover {
     Remove,
 }
 
+/// One in so many ways is tried.
+const SAMPLE: usize = 4;
+
 /// How often a remover looks whether somebody wants to go on.
 const MOMENTS: usize = 5;
 
@@ -183,8 +188,11 @@ fn missing(cache: &GlobalCache, name: &str) -> Vec<PathBuf> {
 fn a_pull_that_ends_while_others_remove_loses_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let mut tried = 0;
-    for remover in [Remover::Prune, Remover::Remove] {
-        for schedule in schedules() {
+    let all = schedules();
+    // Seven steps among five moments and the time after: 12 over 5.
+    assert_eq!(all.len(), 792);
+    for (first, remover) in [(0, Remover::Prune), (2, Remover::Remove)] {
+        for schedule in all.iter().skip(first).step_by(SAMPLE) {
             let cache = GlobalCache::new(&temp.path().join(tried.to_string()));
             fill(&cache);
             let mut pull = Pull { cache: &cache, at: 0, lock: None, lease: None };
@@ -205,6 +213,5 @@ fn a_pull_that_ends_while_others_remove_loses_nothing() {
             tried += 1;
         }
     }
-    // Seven steps among five moments and the time after: 12 over 5, for each of the two.
-    assert_eq!(tried, 2 * 792);
+    assert_eq!(tried, 2 * 792 / SAMPLE);
 }
