@@ -22,7 +22,7 @@ mod sort;
 mod spill;
 mod stages;
 mod stat;
-#[cfg_attr(not(test), allow(dead_code, reason = "pull, store and verify are about to read it"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the format has more than what is read of it so far"))]
 mod table;
 mod tar;
 mod unpack;
@@ -33,9 +33,9 @@ pub(crate) use limits::entry_text;
 #[cfg(test)]
 #[allow(unused_imports, reason = "for tests of pull and store")]
 pub(crate) use table::build_table;
-#[allow(unused_imports, reason = "pull and store are about to read it")]
+#[allow(unused_imports, reason = "tests of pull and store use more of it")]
 pub(crate) use table::{OwnedRow, Row, RowKind, StreamSegment, Table, TableFacts, Verified};
-#[allow(unused_imports, reason = "pull and store are about to read it")]
+#[allow(unused_imports, reason = "tests of pull and store use more of it")]
 pub(crate) use tar::Timestamp;
 
 pub use decode::Source;

@@ -91,7 +91,7 @@ pub enum TreeFile {
     Tree,
     /// Its sidecar index.
     Index,
-    /// What it inherits; the base has none.
+    /// What it inherits; a base that inherits nothing has none.
     List,
 }
 
